@@ -1,0 +1,34 @@
+"""What the learner asks of an algorithm."""
+
+from typing import Protocol
+
+from jaxrl_cb.types import Array, PyTree, Transition
+
+
+class Algorithm(Protocol):
+    """A hashable value, equal to another one iff it computes the same; A actions.
+
+    Every method is pure and takes one observation or transition: the learner maps them over
+    minibatches, weights the losses and differentiates only `loss`. A key is one per minibatch,
+    the same for all its transitions.
+    """
+
+    def init(self, key: Array, obs: Array) -> PyTree:
+        """Parameters for observations like `obs` ([*obs])."""
+        ...
+
+    def q_values(self, params: PyTree, obs: Array, key: Array) -> Array:
+        """[A] action values."""
+        ...
+
+    def target(
+        self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
+    ) -> Array:
+        """What `loss` is drawn towards; never differentiated. [] or any fixed shape."""
+        ...
+
+    def loss(
+        self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
+    ) -> tuple[Array, Array]:
+        """The loss [] and the priority [] (how surprising the transition was)."""
+        ...

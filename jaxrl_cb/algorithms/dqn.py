@@ -1,0 +1,46 @@
+"""DQN and Double DQN."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxrl_cb.ops.losses import LOSSES
+from jaxrl_cb.ops.targets import double_target, max_target
+from jaxrl_cb.types import Array, PyTree, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class DQN:
+    """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016).
+
+    Attributes:
+        network: anything with flax's ``init(key, obs)`` and ``apply(params, obs) -> [A]``.
+        double: whether the online network chooses the action that the target network values.
+        loss_name: "squared" or "huber" (threshold 1).
+    """
+
+    network: Any
+    double: bool = True
+    loss_name: str = "squared"
+
+    def init(self, key: Array, obs: Array) -> PyTree:
+        return self.network.init(key, obs)
+
+    def q_values(self, params: PyTree, obs: Array, key: Array) -> Array:
+        return self.network.apply(params, obs)
+
+    def target(
+        self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
+    ) -> Array:
+        q_next = self.network.apply(target_params, transition.next_obs)
+        if not self.double:
+            return max_target(transition.reward, transition.discount, q_next)
+        q_select = self.network.apply(params, transition.next_obs)
+        return double_target(transition.reward, transition.discount, q_next, q_select)
+
+    def loss(
+        self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
+    ) -> tuple[Array, Array]:
+        error = self.network.apply(params, obs)[action] - target
+        return LOSSES[self.loss_name](error), jnp.abs(error)

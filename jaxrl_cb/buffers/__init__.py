@@ -1,0 +1,5 @@
+"""Replay on the device."""
+
+from jaxrl_cb.buffers.ring import ReplayRing
+
+__all__ = ["ReplayRing"]

@@ -1,0 +1,186 @@
+"""All settings of a run by one flat set of names, and what follows from them."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from jaxrl_cb.algorithms import DQN, Algorithm
+from jaxrl_cb.checks import check_bool, check_choice, check_int
+from jaxrl_cb.envs import Environment, EnvSpec
+from jaxrl_cb.errors import ConfigError, ConfigTypeError, did_you_mean
+from jaxrl_cb.learners import (
+    Exploration,
+    OptimizerConfig,
+    ReplayConfig,
+    ReplayLearner,
+    TargetConfig,
+)
+from jaxrl_cb.learners.replay_config import learning_rate_for
+from jaxrl_cb.networks import MLP
+from jaxrl_cb.ops.losses import LOSSES
+from jaxrl_cb.presets import PRESETS
+from jaxrl_cb.trainer.params import TrainerParams
+
+ALGORITHMS = ("dqn",)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """The Q-network.
+
+    Attributes:
+        hidden_sizes: width of each hidden layer.
+        layer_norm: whether LayerNorm follows each hidden layer.
+        dueling: whether the head is split into value and advantage (Wang et al. 2016).
+    """
+
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    layer_norm: bool = True
+    dueling: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.hidden_sizes, str | int) or not hasattr(self.hidden_sizes, "__iter__"):
+            raise ConfigTypeError(f"hidden_sizes={self.hidden_sizes!r}; expected a tuple of ints")
+        for size in self.hidden_sizes:
+            check_int("hidden_sizes", size, 1)
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        check_bool("layer_norm", self.layer_norm)
+        check_bool("dueling", self.dueling)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlgorithmConfig:
+    """The algorithm's own settings.
+
+    Attributes:
+        double: whether the online network chooses the action that the target network values (van
+            Hasselt et al. 2016).
+        loss: "squared" or "huber".
+    """
+
+    double: bool = True
+    loss: str = "squared"
+
+    def __post_init__(self):
+        check_bool("double", self.double)
+        check_choice("loss", self.loss, LOSSES)
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    """The environment's own settings.
+
+    Attributes:
+        env_kwargs: parameters or constructor arguments of an environment given by its id, for
+            example ``max_steps_in_episode 200``.
+    """
+
+    env_kwargs: dict[str, int | float | bool | str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run is made of, besides the environment and the callbacks."""
+
+    trainer: TrainerParams
+    replay: ReplayConfig
+    target: TargetConfig
+    optimizer: OptimizerConfig
+    exploration: Exploration
+    network: NetworkConfig
+    algorithm: AlgorithmConfig
+    env: EnvConfig
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by name."""
+        groups = [getattr(self, group.name) for group in dataclasses.fields(self)]
+        return {f.name: getattr(g, f.name) for g in groups for f in dataclasses.fields(g)}
+
+    def build_algorithm(self, spec: EnvSpec) -> Algorithm:
+        """The algorithm for an environment."""
+        network = MLP(spec.num_actions, **dataclasses.asdict(self.network))
+        return DQN(network, double=self.algorithm.double, loss_name=self.algorithm.loss)
+
+    def build_learner(self, environment: Environment) -> ReplayLearner:
+        """The learner for an environment."""
+        return ReplayLearner(
+            environment=environment,
+            algorithm=self.build_algorithm(environment.spec),
+            replay=self.replay,
+            target=self.target,
+            optimizer=self.optimizer,
+            exploration=self.exploration,
+        )
+
+
+GROUPS = typing.get_type_hints(Config)
+FIELDS = {f.name: (group, f) for group, c in GROUPS.items() for f in dataclasses.fields(c)}
+"""By setting name: its group, and its dataclass field."""
+
+
+def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Config:
+    """The settings of a run.
+
+    Named settings are taken as they are. The others come from the preset of (environment,
+    algorithm) and from defaults that follow the number of environments; those that count steps
+    are brought to a multiple of it.
+
+    Args:
+        env_id: the environment's id, or None for an object (no preset).
+        algorithm: "dqn".
+        named: what the user set.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest; values that do not fit.
+    """
+    check_choice("algorithm", algorithm, ALGORITHMS)
+    for name in named:
+        if name not in FIELDS:
+            raise ConfigError(f"{name!r} is not a setting{did_you_mean(name, FIELDS)}")
+    values = {**PRESETS.get((env_id or "", algorithm), {}), **named}
+    num_envs = values.get("num_envs", ReplayConfig.num_envs)
+    check_int("num_envs", num_envs, 1)
+    _follow(values, named, num_envs)
+    groups = {
+        group: config(**{name: values[name] for name in values if FIELDS[name][0] == group})
+        for group, config in GROUPS.items()
+    }
+    return Config(**groups)
+
+
+def _follow(values: dict[str, Any], named: Mapping[str, Any], num_envs: int) -> None:
+    """Adds the defaults that follow `num_envs`, and makes what was not named fit it."""
+    for name in ("batch_size", "buffer_size", "start_timesteps", "epoch_num_steps", "n_step"):
+        if name in named:
+            check_int(name, named[name], 0)
+    buffer_size = named.get("buffer_size")
+    sizes = ReplayConfig.sizes_for(num_envs, values.get("batch_size"))
+    if "batch_size" not in named and buffer_size:
+        sizes["batch_size"] = min(sizes["batch_size"], buffer_size)
+    sizes["epoch_num_steps"] = max(10_000, 64 * num_envs)
+    for name, size in sizes.items():
+        values.setdefault(name, size)
+    for name in ("buffer_size", "start_timesteps", "epoch_num_steps"):
+        if name not in named:
+            values[name] = -(-values[name] // num_envs) * num_envs
+    if "start_timesteps" not in named:
+        least = (values.get("n_step", ReplayConfig.n_step) - 1) * num_envs
+        most = values["buffer_size"] // num_envs * num_envs
+        values["start_timesteps"] = min(max(values["start_timesteps"], least), most)
+    values.setdefault("learning_rate", learning_rate_for(max(values["batch_size"], 1)))
+
+
+def load_config(text: str) -> tuple[str | None, str, dict[str, Any]]:
+    """Reads a run folder's ``config.json``: the environment's id, the algorithm, the settings.
+
+    Raises:
+        ConfigError: it is not such a file.
+    """
+    try:
+        data = json.loads(text)
+        settings = dict(data["settings"])
+        return data["env"], data["algorithm"], settings
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"not a config.json of a run: {error!r}") from error

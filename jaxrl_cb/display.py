@@ -1,0 +1,95 @@
+"""What the command line shows while a run goes on, and after it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from jaxrl_cb.trainer import EpochRecord, Trainer, TrainResult
+
+
+class Display:
+    """A live progress bar; on something that is not a terminal, a line per epoch."""
+
+    def __init__(self):
+        self.console = Console()
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._task: Any = None
+        self._best = -np.inf
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self.progress.start()
+        self._task = self.progress.add_task("starting", total=None, text="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.progress.stop()
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Learns how long the run may be."""
+        self.progress.update(
+            self._task, description="compiling", total=trainer.params.max_epochs or 1
+        )
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Shows a test record."""
+        mean = record.mean[~np.isnan(record.mean)]
+        self._best = max([self._best, *mean.tolist()])
+        rate = ""
+        if record.train_seconds:
+            per_seed = record.env_step / max(record.epoch, 1)
+            rate = f", {per_seed * len(mean) / record.train_seconds:,.0f} steps/s"
+        text = (
+            f"{record.env_step:,} steps, test {np.median(mean):.1f}, best {self._best:.1f}, "
+            f"epsilon {np.nanmedian(record.eps_training):.2f}{rate}"
+        )
+        if len(record.mean) > 1:
+            text += f", {len(mean)} of {len(record.mean)} seeds running"
+        self.progress.update(
+            self._task, description=f"epoch {record.epoch}", completed=record.epoch, text=text
+        )
+        if not self.console.is_terminal:
+            self.console.print(f"epoch {record.epoch}: {text}", highlight=False, soft_wrap=True)
+
+    def summary(self, result: TrainResult, run_dir: Path) -> None:
+        """Prints the table of results and where things are."""
+        spec = result.policy.spec
+        table = Table(title=f"{spec.id}")
+        for column in ("seed", "ended", "epochs", "environment steps", "best test", "last test"):
+            table.add_column(column, justify="right")
+        columns = [result.stopped, result.epoch, result.env_step, result.best_score]
+        stopped, epoch, env_step, best = (np.atleast_1d(column) for column in columns)
+        for index in range(len(stopped)):
+            last = next(r.mean[index] for r in result.history if r.epoch == epoch[index])
+            table.add_row(
+                str(index),
+                "stopped" if stopped[index] else "budget used",
+                str(epoch[index]),
+                f"{env_step[index]:,}",
+                f"{best[index]:.1f}",
+                f"{last:.1f}",
+            )
+        self.console.print(table)
+        if spec.reward_threshold is not None and not stopped.all():
+            left = int((~stopped).sum())
+            self.console.print(
+                f"{left} of {len(stopped)} did not reach the stop within the budget "
+                f"(threshold {spec.reward_threshold:g}); more epochs: --max-epochs",
+                highlight=False,
+            )
+        seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
+        self.console.print(seconds, highlight=False)
+        self.console.print(f"run folder: {run_dir}", highlight=False, soft_wrap=True)

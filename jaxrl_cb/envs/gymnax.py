@@ -1,0 +1,156 @@
+"""The adapter to gymnax (>= 1.0, whose step keeps `terminated` and `truncated` apart).
+
+gymnax is imported when the first environment is made: it brings plotting libraries along and
+starts the JAX backend. It is called with JAX's default promotion rules, which it relies on.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import operator
+from typing import Any
+
+import jax
+
+from jaxrl_cb.envs.environment import (
+    ByIdentity,
+    Environment,
+    EnvSpec,
+    conformed,
+    resetting,
+    strong,
+    tree_values,
+)
+from jaxrl_cb.errors import ConfigError, UnknownEnvError, UnsupportedEnvError, did_you_mean
+from jaxrl_cb.types import EnvStep
+
+NEEDS_DOWNLOAD = {"MNISTBandit-bsuite": "it downloads a data set when it is made"}
+
+
+def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
+    """Makes a registered gymnax environment.
+
+    Args:
+        env_id: for example "CartPole-v1".
+        env_kwargs: fields of its parameters (``max_steps_in_episode=200``) or arguments of its
+            constructor.
+
+    Raises:
+        UnknownEnvError: no such id, with the nearest one.
+        UnsupportedEnvError: it needs a download, or its actions are not discrete.
+        ConfigError: a key of `env_kwargs` is neither a parameter nor an argument.
+    """
+    gymnax = importlib.import_module("gymnax")
+    registry = importlib.import_module("gymnax.registration")._registry
+    if env_id not in registry:
+        raise UnknownEnvError(
+            f"env={env_id!r} is not a gymnax environment{did_you_mean(env_id, registry)}. "
+            "gymnax.registered_envs lists them; any environment object can be passed instead"
+        )
+    if env_id in NEEDS_DOWNLOAD:
+        raise UnsupportedEnvError(f"env={env_id!r} is not supported: {NEEDS_DOWNLOAD[env_id]}")
+    arguments = set(inspect.signature(registry[env_id]).parameters)
+    env, params = gymnax.make(env_id, **{k: v for k, v in env_kwargs.items() if k in arguments})
+    fields = {field.name for field in dataclasses.fields(params)}
+    unknown = set(env_kwargs) - fields - arguments
+    if unknown:
+        name = sorted(unknown)[0]
+        raise ConfigError(
+            f"env_kwargs: {env_id} has no parameter {name!r}"
+            f"{did_you_mean(name, fields | arguments)}. "
+            f"It has {', '.join(sorted(fields | arguments))}"
+        )
+    params = params.replace(**{k: v for k, v in env_kwargs.items() if k in fields})
+    constructed = tuple(sorted((k, repr(v)) for k, v in env_kwargs.items() if k in arguments))
+    maker = ByIdentity(registry[env_id])
+    key = ("gymnax", env_id, maker, constructed, tree_values(params))
+    return _adapt(env, params, env_id, gymnasium_threshold(env_id), key)
+
+
+def from_object(env: Any, params: Any = None) -> Environment:
+    """Adapts a gymnax environment object, or any object with its methods.
+
+    Args:
+        env: has ``reset(key, params)`` and ``step(key, state, action, params)`` of 6 values.
+        params: its parameters; None takes ``env.default_params``.
+
+    Raises:
+        UnsupportedEnvError: what is missing or does not fit, by name.
+    """
+    for name in ("reset", "step", "action_space"):
+        if not callable(getattr(env, name, None)):
+            raise UnsupportedEnvError(
+                f"env is a {type(env).__name__} without a method {name!r}; pass a gymnax id, a "
+                "gymnax environment, a pair (env, params), or what jaxrl_cb.envs.functional makes "
+                "of two functions"
+            )
+    params = env.default_params if params is None else params
+    env_id = str(getattr(env, "name", type(env).__name__))
+    key = ("object", ByIdentity(env), tree_values(params))
+    return _adapt(env, params, env_id, gymnasium_threshold(env_id), key)
+
+
+def gymnasium_threshold(env_id: str) -> float | None:
+    """The reward threshold of the environment of the same id in Gymnasium's registry, or None."""
+    registry = importlib.import_module("gymnasium.envs.registration").registry
+    return registry[env_id].reward_threshold if env_id in registry else None
+
+
+def _adapt(env, params, env_id, threshold, key) -> Environment:
+    with _default_promotion():
+        num_actions = getattr(env.action_space(params), "n", None)
+    if num_actions is None:
+        raise UnsupportedEnvError(
+            f"env={env_id!r} has the action space {env.action_space(params)}; Q-learning needs a "
+            "Discrete one"
+        )
+
+    def reset(key):
+        with _default_promotion():
+            obs, state = env.reset(key, params)
+        return strong(state), strong(obs)
+
+    def raw_step(key, state, action):
+        with _default_promotion():
+            obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
+            return state, obs, reward, terminated, env.is_truncated(state, params)
+
+    def own_step(key_step, key_reset, state, action):
+        with _default_promotion():
+            result = env.step(key_step, state, action, params)
+        if len(result) != 6 or "final_observation" not in result[5]:
+            raise UnsupportedEnvError(
+                f"step of {env_id!r} returned {len(result)} values; expected 6: (obs, state, "
+                "reward, terminated, truncated, info), info with 'final_observation' (gymnax 1.x)"
+            )
+        obs, state, reward, terminated, truncated, info = result
+        return EnvStep(state, obs, reward, terminated, truncated, info["final_observation"])
+
+    _, obs = jax.eval_shape(reset, jax.eval_shape(lambda: jax.random.key(0)))
+    spec = EnvSpec(
+        id=env_id,
+        obs_shape=tuple(obs.shape),
+        obs_dtype=obs.dtype.name,
+        num_actions=int(num_actions),
+        time_limit=_time_limit(params),
+        reward_threshold=threshold,
+    )
+    # Base.step splits its key and resets; resetting does the same with two keys drawn beforehand.
+    base = importlib.import_module("gymnax.environments.environment").Environment
+    step = resetting(reset, raw_step) if type(env).step is base.step else own_step
+    return conformed(Environment(spec, reset, step, key))
+
+
+def _time_limit(params: Any) -> int | None:
+    limit = getattr(params, "max_steps_in_episode", None)
+    try:
+        return None if limit is None else operator.index(int(limit))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+@contextlib.contextmanager
+def _default_promotion():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,35 @@
+"""Turns whatever a user passes as `env` into an `Environment`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxrl_cb.envs.environment import Environment
+from jaxrl_cb.envs.gymnax import from_id, from_object
+from jaxrl_cb.errors import ConfigError, ConfigTypeError
+
+
+def make(env: Any, env_kwargs: Mapping[str, Any] | None = None) -> Environment:
+    """Makes an environment.
+
+    Args:
+        env: a gymnax id, a gymnax environment (its default parameters are taken), a pair
+            ``(env, params)``, or an `Environment` (see `functional`).
+        env_kwargs: parameters or constructor arguments; only with an id.
+
+    Raises:
+        UnknownEnvError, UnsupportedEnvError, ConfigError, ConfigTypeError: with the way out.
+    """
+    env_kwargs = dict(env_kwargs or {})
+    if isinstance(env, str):
+        return from_id(env, env_kwargs)
+    if env_kwargs:
+        raise ConfigError("env_kwargs goes with an environment id; pass (env, params) instead")
+    if isinstance(env, Environment):
+        return env
+    if env is None or isinstance(env, bool | int | float):
+        raise ConfigTypeError(f"env={env!r} is neither an environment id nor an environment")
+    if isinstance(env, tuple):
+        if len(env) != 2:
+            raise ConfigTypeError(f"env is a tuple of {len(env)}; expected (env, params)")
+        return from_object(*env)
+    return from_object(env)

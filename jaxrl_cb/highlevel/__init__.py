@@ -1,0 +1,1 @@
+"""Names at the places where Tianshou users look for them."""

@@ -1,0 +1,45 @@
+"""How epsilon starts out; callbacks override it."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxrl_cb.checks import check_float, check_int
+from jaxrl_cb.ops.epsilon import segment
+from jaxrl_cb.types import Epsilon
+
+
+@dataclasses.dataclass(frozen=True)
+class Exploration:
+    """Linear decay of epsilon over environment steps, and epsilon while testing.
+
+    Attributes:
+        epsilon_start: probability of a random action at the first step, in [0, 1].
+        epsilon_final: the same at and after `epsilon_decay_steps`, in [0, 1].
+        epsilon_decay_steps: environment steps of one seed; None takes 15 % of all its steps.
+        epsilon_test: probability of a random action in tests, in [0, 1].
+    """
+
+    epsilon_start: float = 1.0
+    epsilon_final: float = 0.05
+    epsilon_decay_steps: int | None = None
+    epsilon_test: float = 0.0
+
+    def __post_init__(self):
+        check_float("epsilon_start", self.epsilon_start, 0, 1)
+        check_float("epsilon_final", self.epsilon_final, 0, 1)
+        check_float("epsilon_test", self.epsilon_test, 0, 1)
+        if self.epsilon_decay_steps is not None:
+            check_int("epsilon_decay_steps", self.epsilon_decay_steps, 0)
+
+    def decay_steps(self, total_env_steps: int) -> int:
+        """Length of the decay when one seed takes `total_env_steps` steps in all."""
+        if self.epsilon_decay_steps is not None:
+            return self.epsilon_decay_steps
+        return min(total_env_steps * 15 // 100, 2**31 - 1)
+
+    def initial(self, total_env_steps: int) -> Epsilon:
+        """Epsilon before the first step, as NumPy scalars."""
+        decay_steps = self.decay_steps(total_env_steps)
+        training = segment(self.epsilon_start, self.epsilon_final, decay_steps)
+        return Epsilon(training=training, inference=np.float32(self.epsilon_test))

@@ -1,0 +1,58 @@
+"""Adam with clipping, and the learning rate as a number that callbacks may set."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import optax
+
+from jaxrl_cb.checks import check_choice, check_float
+from jaxrl_cb.types import Array, Hyperparams
+
+SCHEDULES = {
+    "constant": lambda fraction: jnp.float32(1.0),
+    "linear": lambda fraction: 1.0 - fraction,
+    "cosine": lambda fraction: 0.5 * (1.0 + jnp.cos(math.pi * fraction)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam (Kingma & Ba 2015).
+
+    Attributes:
+        learning_rate: step size, in the state: callbacks set it through the policy.
+        learning_rate_schedule: "constant", "linear" or "cosine" (to 0 over all gradient steps); it
+            multiplies whatever learning rate is set.
+        max_grad_norm: gradients are scaled down to this global norm; None leaves them.
+        adam_epsilon: Adam's epsilon.
+    """
+
+    learning_rate: float = 2.5e-4
+    learning_rate_schedule: str = "constant"
+    max_grad_norm: float | None = 10.0
+    adam_epsilon: float = 1e-5
+
+    def __post_init__(self):
+        check_float("learning_rate", self.learning_rate, 0)
+        check_choice("learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_float("adam_epsilon", self.adam_epsilon, 0, open_low=True)
+        if self.max_grad_norm is not None:
+            check_float("max_grad_norm", self.max_grad_norm, 0, open_low=True)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The gradient transformation without the learning rate.
+
+        It works on all parameters as one vector: fewer, larger operations compile and run faster.
+        """
+        transformation = optax.scale_by_adam(eps=self.adam_epsilon)
+        if self.max_grad_norm is not None:
+            clip = optax.clip_by_global_norm(self.max_grad_norm)
+            transformation = optax.chain(clip, transformation)
+        return optax.flatten(transformation)
+
+    def step_size(self, hyperparams: Hyperparams, num_updates: Array) -> Array:
+        """[] learning rate of the gradient step after `num_updates` others."""
+        length = jnp.maximum(hyperparams.schedule_updates, 1).astype(jnp.float32)
+        fraction = jnp.minimum(num_updates.astype(jnp.float32) / length, 1.0)
+        return hyperparams.learning_rate * SCHEDULES[self.learning_rate_schedule](fraction)

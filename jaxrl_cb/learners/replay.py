@@ -1,0 +1,324 @@
+"""The replay learner: act, store, sample, learn, as pure functions over `TrainState`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxrl_cb.algorithms.base import Algorithm
+from jaxrl_cb.buffers.ring import MASKED, TERMINATED, TRUNCATED, ReplayRing
+from jaxrl_cb.envs.environment import Environment
+from jaxrl_cb.learners import evaluation
+from jaxrl_cb.learners.exploration import Exploration
+from jaxrl_cb.learners.optimizer import OptimizerConfig
+from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
+from jaxrl_cb.ops.counters import take_credit, updates_after
+from jaxrl_cb.ops.epsilon import advance, epsilon_at, epsilon_greedy
+from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
+from jaxrl_cb.ops.returns import n_step_transition
+from jaxrl_cb.types import (
+    Array,
+    Buffer,
+    ChunkMetrics,
+    Epsilon,
+    Evaluation,
+    Experience,
+    Hyperparams,
+    PyTree,
+    Rollout,
+    TrainState,
+    Transition,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayLearner:
+    """Learns off-policy from a replay ring. Everything here is unbatched over seeds.
+
+    Two learners are equal iff they compile to the same program: what only sets numbers in the
+    state (learning rate, gamma, tau, epsilon) is not compared.
+
+    Attributes:
+        environment: see `jaxrl_cb.envs.make`.
+        algorithm: for example ``DQN(MLP(environment.spec.num_actions))``.
+        replay: sizes.
+        target: discount and target network.
+        optimizer: Adam's settings.
+        exploration: epsilon before any callback sets it.
+        transformation: an optax transformation without learning rate, in place of Adam.
+    """
+
+    environment: Environment
+    algorithm: Algorithm
+    replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
+    target: TargetConfig = dataclasses.field(default_factory=TargetConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    exploration: Exploration = dataclasses.field(default_factory=Exploration)
+    transformation: optax.GradientTransformation | None = None
+
+    def program_key(self) -> tuple[Any, ...]:
+        """What the compiled program depends on."""
+        target = dataclasses.replace(self.target, gamma=0.0, tau=1.0)
+        optimizer = dataclasses.replace(self.optimizer, learning_rate=0.0)
+        return (
+            *(self.environment, self.algorithm, self.replay),
+            *(target, optimizer, self.transformation),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReplayLearner) and self.program_key() == other.program_key()
+
+    def __hash__(self) -> int:
+        return hash(self.program_key())
+
+    @property
+    def num_envs(self) -> int:
+        """E, training environments."""
+        return self.replay.num_envs
+
+    def num_updates(self, num_vector_steps: int) -> int:
+        """Gradient steps after so many vector steps."""
+        return updates_after(num_vector_steps, self.replay.rate)
+
+    def initial_values(self, total_env_steps: int) -> tuple[Hyperparams, Epsilon]:
+        """The settings that are numbers in the state, for one seed's steps in all."""
+        updates = self.num_updates(total_env_steps // self.num_envs)
+        hyperparams = Hyperparams(
+            learning_rate=self.optimizer.learning_rate,
+            gamma=self.target.gamma,
+            tau=self.target.tau,
+            schedule_updates=min(updates, 2**31 - 1),
+        )
+        return hyperparams, self.exploration.initial(total_env_steps)
+
+    def init(self, seed: Array, hyperparams: Hyperparams, epsilon: Epsilon) -> TrainState:
+        """A fresh state of one seed, its replay prefilled.
+
+        Args:
+            seed: [] uint32.
+            hyperparams: initial values.
+            epsilon: initial values.
+        """
+        test_key = jax.random.key(seed)
+        key, key_params, key_reset = jax.random.split(jax.random.fold_in(test_key, 0), 3)
+        keys = jax.random.split(key_reset, self.num_envs)
+        env_state, obs = jax.vmap(self.environment.reset)(keys)
+        params = self.algorithm.init(key_params, obs[0])
+        zeros = jnp.zeros((self.num_envs,), jnp.float32)
+        state = TrainState(
+            params=params,
+            target_params=params,
+            opt_state=self._optimizer().init(params),
+            num_updates=jnp.int32(0),
+            buffer=self._ring().init(obs[0], self.environment.spec.num_actions),
+            rollout=Rollout(env_state, obs, zeros, zeros.astype(jnp.int32)),
+            update_credit=jnp.int32(0),
+            epsilon=epsilon,
+            hyperparams=hyperparams,
+            key=key,
+            test_key=test_key,
+        )
+        return self._prefill(state)
+
+    def state_axes(self) -> TrainState:
+        """For every field of the state whether seeds have it each (0) or in common (None)."""
+        each: Any = 0
+        seeds = TrainState(*[each] * len(dataclasses.fields(TrainState)))
+        buffer = Buffer(*[each] * len(dataclasses.fields(Buffer))).replace(cursor=None)
+        return seeds.replace(buffer=buffer, num_updates=None, update_credit=None)
+
+    def step(self, state: TrainState) -> tuple[TrainState, ChunkMetrics]:
+        """One vector step: act in every environment, store, and take the gradient steps due."""
+        epsilon = epsilon_at(state.epsilon.training)
+        rate, k = self.replay.rate, words_per_key(state.key)
+        most = -(-rate.numerator // rate.denominator)  # gradient steps
+        key, act_words, sample_words, update_words = draw(
+            state.key, *(self._act_shape(k), (2, most, self.replay.batch_size), (most, 2, k))
+        )
+        state = state.replace(
+            key=key,
+            epsilon=state.epsilon.replace(training=advance(state.epsilon.training, self.num_envs)),
+        )
+        state, metrics = self._collect(state, act_words, epsilon)
+        state, loss_sum = self._learn(state, sample_words, as_key(update_words, like=key))
+        return state, metrics._replace(loss_sum=loss_sum)
+
+    def evaluate(
+        self, params: PyTree, epsilon: Array, test_key: Array, phase: Array, num_episodes: int
+    ) -> Evaluation:
+        """Tests the policy on keys of its own, which no training key depends on.
+
+        Args:
+            params: of the network.
+            epsilon: [] probability of a random action.
+            test_key: [] `TrainState.test_key`.
+            phase: [2] uint32, the epoch and the number of the evaluation within it.
+            num_episodes: N, complete episodes, one per environment.
+        """
+        key = jax.random.fold_in(test_key, 1)
+        key = jax.random.fold_in(jax.random.fold_in(key, phase[0]), phase[1])
+        q_values = jax.vmap(self.algorithm.q_values, in_axes=(None, 0, None))
+        return evaluation.evaluate(
+            self.environment, lambda obs, k: q_values(params, obs, k), epsilon, key, num_episodes
+        )
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        return self.transformation or self.optimizer.transformation()
+
+    def _ring(self) -> ReplayRing:
+        return ReplayRing(
+            self.replay.num_rows, self.replay.num_envs, self.environment.spec.time_limit
+        )
+
+    def _prefill(self, state: TrainState) -> TrainState:
+        random = self.replay.start_timesteps_random
+        epsilon = jnp.float32(1.0) if random else epsilon_at(state.epsilon.training)
+
+        def step(state, _):
+            key, words = draw(state.key, self._act_shape(words_per_key(state.key)))
+            return self._collect(state.replace(key=key), words, epsilon)[0], None
+
+        num_steps = self.replay.start_timesteps // self.num_envs
+        return lax.scan(step, state, length=num_steps)[0] if num_steps else state
+
+    def _act_shape(self, words_per_key: int) -> tuple[int]:
+        """Words that acting takes: coin and action, two keys per environment, the network's key."""
+        return (self.num_envs * (2 + 2 * words_per_key) + words_per_key,)
+
+    def _collect(
+        self, state: TrainState, words: Array, epsilon: Array
+    ) -> tuple[TrainState, ChunkMetrics]:
+        num_envs, k = self.num_envs, words_per_key(state.key)
+        explore, env, network = jnp.split(words, [2 * num_envs, 2 * num_envs * (1 + k)])
+        key_step, key_reset = as_key(env.reshape(2, num_envs, k), like=state.key)
+        rollout = state.rollout
+        q_values = jax.vmap(self.algorithm.q_values, in_axes=(None, 0, None))
+        q = q_values(state.params, rollout.obs, as_key(network, like=state.key))
+        action = epsilon_greedy(explore.reshape(2, num_envs), q, epsilon)
+        result = jax.vmap(self.environment.step)(key_step, key_reset, rollout.env_state, action)
+        experience = Experience(
+            obs=rollout.obs,
+            action=action,
+            reward=result.reward,
+            terminated=result.terminated,
+            truncated=result.truncated,
+            final_obs=result.final_obs,
+        )
+        done = result.terminated | result.truncated
+        returns = rollout.episode_return + result.reward
+        buffer = self._ring().add(state.buffer, experience)
+        metrics = ChunkMetrics(
+            loss_sum=jnp.float32(0.0),
+            return_sum=jnp.sum(jnp.where(done, returns, 0.0)),
+            num_episodes=jnp.sum(done, dtype=jnp.int32),
+            num_masked=buffer.num_masked,
+        )
+        rollout = Rollout(
+            env_state=result.state,
+            obs=result.obs,
+            episode_return=jnp.where(done, 0.0, returns),
+            episode_length=jnp.where(done, 0, rollout.episode_length + 1),
+        )
+        return state.replace(buffer=buffer, rollout=rollout), metrics
+
+    def _learn(self, state: TrainState, words: Array, keys: Array) -> tuple[TrainState, Array]:
+        """Takes ``floor(rate)`` gradient steps, and one more when the credit is full.
+
+        Args:
+            state: whose replay is drawn from.
+            words: [2, count, B] uint32, for the draws; count is the rate rounded up.
+            keys: [count, 2], two keys for each gradient step.
+        """
+        rate = self.replay.rate
+        whole = rate.numerator // rate.denominator
+        buffer, rollout = state.buffer, state.rollout
+        # The ring stays outside branches and loops: one that passed it on would copy it.
+        learned, loss_sum = state.replace(buffer=None, rollout=None), jnp.float32(0.0)
+        if whole:
+            learned, loss_sum = self._updates(
+                learned, buffer, rollout, words=words[:, :whole], keys=keys[:whole]
+            )
+        if rate.denominator > 1:
+            credit, due = take_credit(state.update_credit, rate)
+            learned, extra = lax.cond(
+                due,
+                lambda s: self._updates(
+                    s, buffer, rollout, words=words[:, whole:], keys=keys[whole:]
+                ),
+                lambda s: (s, jnp.float32(0.0)),
+                learned.replace(update_credit=credit),
+            )
+            loss_sum = loss_sum + extra
+        return learned.replace(buffer=buffer, rollout=rollout), loss_sum
+
+    def _updates(
+        self, learned: TrainState, buffer: Buffer, rollout: Rollout, *, words: Array, keys: Array
+    ) -> tuple[TrainState, Array]:
+        """Gradient steps, their minibatches drawn and gathered at once."""
+        gamma = learned.hyperparams.gamma
+        transitions, weights = self._sample(buffer, rollout, gamma, words=words)
+        minibatches = (transitions, weights, keys)
+        if len(keys) == 1:
+            return self._update(learned, *jax.tree.map(lambda x: x[0], minibatches))
+        learned, losses = lax.scan(lambda s, m: self._update(s, *m), learned, minibatches)
+        return learned, jnp.sum(losses)
+
+    def _sample(
+        self, buffer: Buffer, rollout: Rollout, gamma: Array, *, words: Array
+    ) -> tuple[Transition, Array]:
+        """Draws [count, B] transitions and their weights (0 where the end is not known, else 1)."""
+        ring, n = self._ring(), self.replay.n_step
+        age, env = ring.sample_starts(words, buffer, rollout.episode_length, n=n)
+
+        def transition(age, env):
+            window = ring.window(buffer, age, env, n=n)
+            result = n_step_transition(
+                window.obs,
+                window.action,
+                window.rewards,
+                terminated=window.ending == TERMINATED,
+                truncated=(window.ending == TRUNCATED) | (window.ending == MASKED),
+                next_obs_after=lambda last: ring.next_obs(buffer, rollout.obs, age - last, env),
+                gamma=gamma,
+            )
+            return result, ring.weight(window)
+
+        return jax.vmap(jax.vmap(transition))(age, env)
+
+    def _update(
+        self, state: TrainState, transition: Transition, weight: Array, keys: Array
+    ) -> tuple[TrainState, Array]:
+        key_target, key_loss = keys
+        algorithm, hyperparams = self.algorithm, state.hyperparams
+        target = jax.vmap(algorithm.target, in_axes=(None, None, 0, None))(
+            state.params, state.target_params, transition, key_target
+        )
+
+        def loss_fn(params):
+            losses, _ = jax.vmap(algorithm.loss, in_axes=(None, 0, 0, 0, None))(
+                params, transition.obs, transition.action, target, key_loss
+            )
+            return jnp.mean(weight * losses)
+
+        loss, gradient = jax.value_and_grad(loss_fn)(state.params)
+        direction, opt_state = self._optimizer().update(gradient, state.opt_state, state.params)
+        step_size = self.optimizer.step_size(hyperparams, state.num_updates)
+        params = jax.tree.map(lambda p, d: p - step_size * d, state.params, direction)
+        num_updates = state.num_updates + 1
+        target_params = self._next_target(state.target_params, params, hyperparams, num_updates)
+        state = state.replace(
+            params=params, target_params=target_params, opt_state=opt_state, num_updates=num_updates
+        )
+        return state, loss
+
+    def _next_target(self, target_params, params, hyperparams, num_updates) -> PyTree:
+        def move(target_params):
+            return optax.incremental_update(params, target_params, hyperparams.tau)
+
+        period = self.target.target_update_period
+        if period == 1:
+            return move(target_params)
+        return lax.cond(num_updates % period == 0, move, lambda t: t, target_params)

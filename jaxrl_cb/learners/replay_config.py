@@ -1,0 +1,120 @@
+"""Sizes of the replay and of training from it."""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+from jaxrl_cb.checks import check_bool, check_float, check_int, check_multiple
+from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.ops.counters import update_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """How much is stored and how often it is trained on.
+
+    Attributes:
+        num_envs: E, training environments stepped together.
+        buffer_size: transitions kept, over all environments; a multiple of `num_envs`.
+        batch_size: transitions per gradient step.
+        samples_per_insert: batch_size x gradient steps / environment steps after prefill: how often
+            each transition is trained on. Counted exactly, as the decimal written here.
+        start_timesteps: environment steps before training (prefill), over all environments;
+            a multiple of `num_envs`. They count neither as environment steps nor for the rate.
+        start_timesteps_random: whether these steps act at random, or at the starting epsilon.
+        n_step: n, rewards summed before bootstrapping.
+    """
+
+    num_envs: int = 16
+    buffer_size: int = 100_000
+    batch_size: int = 128
+    samples_per_insert: float = 8.0
+    start_timesteps: int = 1_280
+    start_timesteps_random: bool = True
+    n_step: int = 1
+
+    def __post_init__(self):
+        check_int("num_envs", self.num_envs, 1)
+        check_int("batch_size", self.batch_size, 1)
+        check_int("buffer_size", self.buffer_size, 1)
+        check_int("start_timesteps", self.start_timesteps, 0)
+        check_int("n_step", self.n_step, 1)
+        check_float("samples_per_insert", self.samples_per_insert, 0)
+        check_bool("start_timesteps_random", self.start_timesteps_random)
+        each_env = f"num_envs {self.num_envs}"
+        check_multiple("buffer_size", self.buffer_size, self.num_envs, each_env)
+        check_multiple("start_timesteps", self.start_timesteps, self.num_envs, each_env)
+        if self.buffer_size < self.batch_size:
+            raise ConfigError(
+                f"buffer_size={self.buffer_size} is smaller than batch_size={self.batch_size}; "
+                "raise the one or lower the other"
+            )
+        if self.num_rows < self.n_step:
+            raise ConfigError(
+                f"buffer_size={self.buffer_size} holds {self.num_rows} steps of each environment; "
+                f"n_step={self.n_step} needs at least {self.n_step * self.num_envs}"
+            )
+        if self.start_timesteps < (self.n_step - 1) * self.num_envs:
+            raise ConfigError(
+                f"start_timesteps={self.start_timesteps} is too small for n_step={self.n_step}; "
+                f"use at least {(self.n_step - 1) * self.num_envs}"
+            )
+        if self.start_timesteps > self.buffer_size:
+            raise ConfigError(
+                f"start_timesteps={self.start_timesteps} is more than buffer_size="
+                f"{self.buffer_size} holds"
+            )
+        if self.rate.numerator + self.rate.denominator >= 2**31:
+            raise ConfigError(
+                f"samples_per_insert={self.samples_per_insert} has too many digits to be counted "
+                "exactly; write fewer"
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """T, vector steps that the replay holds."""
+        return self.buffer_size // self.num_envs
+
+    @property
+    def rate(self) -> Fraction:
+        """Gradient steps per vector step."""
+        return update_rate(self.num_envs, self.samples_per_insert, self.batch_size)
+
+    @staticmethod
+    def sizes_for(num_envs: int, batch_size: int | None = None) -> dict[str, int]:
+        """Defaults that follow the number of environments, not yet multiples of it.
+
+        The batch grows with the environments (half of them, 128 to 8192), so that the number of
+        gradient steps per vector step stays about constant while each becomes larger.
+        """
+        batch_size = batch_size or min(max(num_envs // 2, 128), 8192)
+        return {
+            "batch_size": batch_size,
+            "buffer_size": max(100_000, 128 * num_envs),
+            "start_timesteps": max(10 * batch_size, 16 * num_envs),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetConfig:
+    """Discount and target network.
+
+    Attributes:
+        gamma: discount per environment step, in [0, 1].
+        tau: step of the target network towards the online one, in (0, 1]; 1 is a hard copy.
+        target_update_period: gradient steps between two such steps.
+    """
+
+    gamma: float = 0.99
+    tau: float = 0.005
+    target_update_period: int = 1
+
+    def __post_init__(self):
+        check_float("gamma", self.gamma, 0, 1)
+        check_float("tau", self.tau, 0, 1, open_low=True)
+        check_int("target_update_period", self.target_update_period, 1)
+
+
+def learning_rate_for(batch_size: int) -> float:
+    """2.5e-4 at a batch of 128, growing with its square root, at most 1e-3."""
+    return min(2.5e-4 * math.sqrt(batch_size / 128), 1e-3)

@@ -1,0 +1,5 @@
+"""Q-networks. Anything with flax's ``init(key, obs)`` and ``apply(params, obs)`` serves as one."""
+
+from jaxrl_cb.networks.mlp import MLP
+
+__all__ = ["MLP"]

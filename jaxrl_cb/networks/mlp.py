@@ -1,0 +1,38 @@
+"""Fully connected Q-network, plain or dueling."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrl_cb.types import Array
+
+
+class MLP(nn.Module):
+    """Hidden layers of dense, LayerNorm, ReLU, and a head of one value per action.
+
+    LayerNorm is on by default: it steadies Q-learning (Gallici et al. 2024, PQN). The dueling head
+    is ``V + A - mean(A)`` (Wang et al. 2016, eq. 9).
+
+    Attributes:
+        num_actions: A.
+        hidden_sizes: width of each hidden layer.
+        layer_norm: whether LayerNorm follows each hidden dense layer.
+        dueling: whether the head is split into value and advantage.
+    """
+
+    num_actions: int
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    layer_norm: bool = True
+    dueling: bool = False
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        """Maps one observation of any shape to [A] float32 action values."""
+        x = jnp.ravel(obs).astype(jnp.float32)
+        for size in self.hidden_sizes:
+            x = nn.Dense(size, kernel_init=nn.initializers.he_uniform())(x)
+            x = nn.LayerNorm()(x) if self.layer_norm else x
+            x = nn.relu(x)
+        q_values = nn.Dense(self.num_actions, name="head")(x)
+        if self.dueling:
+            q_values = nn.Dense(1, name="value")(x) + q_values - jnp.mean(q_values)
+        return q_values

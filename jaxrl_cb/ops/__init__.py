@@ -1,0 +1,1 @@
+"""Pure mathematics: no state, no environments, no networks."""

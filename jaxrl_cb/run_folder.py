@@ -1,0 +1,138 @@
+"""A run on disk: settings, versions, metrics, policies and a picture. No pickles."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from safetensors.numpy import load_file, save_file
+
+from jaxrl_cb.config import Config, load_config, resolve
+from jaxrl_cb.envs import EnvSpec
+from jaxrl_cb.errors import ConfigError, RunFolderError
+from jaxrl_cb.trainer.policy import Policy
+from jaxrl_cb.trainer.result import TrainResult
+
+PACKAGES = ("jaxrl-cb", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
+
+
+class RunFolder:
+    """Writes a run; it is a logger as well, of one JSON object per row in ``metrics.jsonl``."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Raises RunFolderError if there is something in the folder already."""
+        self.path = Path(path)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunFolderError(
+                f"run_dir={str(path)!r} is not an empty folder; choose another one"
+            )
+
+    def start(self, env: str | None, algorithm: str, config: Config, callbacks: str) -> None:
+        """Makes the folder and writes what the run is made of."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        settings = config.flat()
+        data = {"env": env, "algorithm": algorithm, "callbacks": callbacks, "settings": settings}
+        self._write_json("config.json", data)
+        self._write_json("versions.json", versions())
+        self._metrics = (self.path / "metrics.jsonl").open("a")
+
+    def write(self, step_type: str, step: int, data: Mapping[str, Any]) -> None:
+        """Appends one row; numbers that are not finite become null."""
+        row = {"step_type": step_type, "step": step, **data}
+        self._metrics.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def finish(self, result: TrainResult) -> None:
+        """Writes the policies, and closes the metrics."""
+        self._metrics.close()
+        for which, policy in (("best", result.best_policy), ("last", result.policy)):
+            flat = traverse_util.flatten_dict(policy.params, sep="/")
+            arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+            save_file(arrays, self.path / f"policy_{which}.safetensors")
+        scores = {
+            name: np.atleast_1d(getattr(result, name)).tolist()
+            for name in ("stopped", "epoch", "env_step", "best_score", "best_epoch")
+        }
+        spec = result.policy.spec
+        data = {
+            "env_spec": {name: getattr(spec, name) for name in EnvSpec.__dataclass_fields__},
+            "epsilon": result.policy.epsilon.tolist(),
+            **scores,
+        }
+        self._write_json("policy.json", data)
+
+    def _write_json(self, name: str, data: Any) -> None:
+        text = json.dumps(_finite(data), indent=2, allow_nan=False)
+        (self.path / name).write_text(text + "\n")
+
+
+def load_policy(
+    run_dir: str | os.PathLike[str], which: str = "best", seed: int | None = None
+) -> Policy:
+    """Loads a policy from a run folder.
+
+    Args:
+        run_dir: the folder.
+        which: "best" or "last".
+        seed: index of the seed; None loads all of them.
+
+    Raises:
+        RunFolderError: there is no such policy.
+    """
+    path = Path(run_dir)
+    if which not in ("best", "last"):
+        raise ConfigError(f"which={which!r} is not one of 'best', 'last'")
+    for name in ("config.json", "policy.json", f"policy_{which}.safetensors"):
+        if not (path / name).is_file():
+            raise RunFolderError(f"{str(run_dir)!r} has no {name}; it is not a finished run")
+    config = read_config(path)[2]
+    data = json.loads((path / "policy.json").read_text())
+    spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
+    params = load_file(path / f"policy_{which}.safetensors")
+    params = traverse_util.unflatten_dict(params, sep="/")
+    policy = Policy(config.build_algorithm(spec), spec, params, np.float32(data["epsilon"]))
+    return policy if seed is None else policy[seed]
+
+
+def read_config(path: Path) -> tuple[str | None, str, Config]:
+    """The environment's id, the algorithm and the settings of a run."""
+    if not (path / "config.json").is_file():
+        raise RunFolderError(f"{str(path)!r} has no config.json; it is not a run folder")
+    env, algorithm, settings = load_config((path / "config.json").read_text())
+    return env, algorithm, resolve(env, algorithm, settings)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl``."""
+    if not (path / "metrics.jsonl").is_file():
+        raise RunFolderError(f"{str(path)!r} has no metrics.jsonl; it is not a run folder")
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def versions() -> dict[str, Any]:
+    """Versions and machine, as far as they bear on a run's numbers."""
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": {"platform": device.platform, "kind": device.device_kind},
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,45 @@
+"""What follows from the settings, in words: printed before a run starts."""
+
+import jax
+
+from jaxrl_cb.learners import ReplayLearner
+from jaxrl_cb.trainer.params import TrainerParams
+
+
+def describe(learner: ReplayLearner, params: TrainerParams) -> str:
+    """The schedule of a run, a few lines of text."""
+    replay, target = learner.replay, learner.target
+    total, epoch = params.total_env_steps, params.epoch_num_steps
+    updates = learner.num_updates(epoch // replay.num_envs)
+    exploration = learner.exploration
+    hyperparams, epsilon = learner.initial_values(total)
+    state = jax.eval_shape(learner.init, jax.ShapeDtypeStruct((), "uint32"), hyperparams, epsilon)
+    target_words = "copied" if target.tau == 1 else f"moved by {target.tau:g}"
+    lines = [
+        f"{learner.environment.spec.id}: up to {params.max_epochs} epochs of {epoch:,} environment "
+        f"steps, {total:,} in all, {replay.num_envs} environments"
+        + (f", {params.num_seeds} seeds" if params.num_seeds > 1 else ""),
+        f"learning: {updates:,} gradient steps of {replay.batch_size} per epoch, about "
+        f"{float(replay.rate):g} per vector step; each transition is used "
+        f"{replay.samples_per_insert:g} times; learning rate {learner.optimizer.learning_rate:.3g} "
+        f"({learner.optimizer.learning_rate_schedule}), gamma {target.gamma:g}, "
+        f"{replay.n_step}-step returns",
+        f"target network: {target_words} every {target.target_update_period:,} gradient steps",
+        f"epsilon: {exploration.epsilon_start:g} to {exploration.epsilon_final:g} over "
+        f"{exploration.decay_steps(total):,} environment steps, {exploration.epsilon_test:g} in "
+        "tests, unless a callback sets it",
+        f"replay: {replay.buffer_size:,} transitions, {replay.start_timesteps:,} before training; "
+        f"{_bytes(state.buffer)} of {_bytes(state)} per seed",
+        f"test: {params.num_test_episodes} episodes after each epoch",
+    ]
+    return "\n".join(lines)
+
+
+def _bytes(tree) -> str:
+    sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "size"))
+    size = float(sum(sizes))
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"

@@ -1,0 +1,51 @@
+"""The trainer, its context and its callbacks."""
+
+from jaxrl_cb.trainer.callbacks import (
+    Callback,
+    EpochStopCallback,
+    EpochTestCallback,
+    EpochTrainCallback,
+    TrainerCallbacks,
+)
+from jaxrl_cb.trainer.context import Environments, TrainingContext
+from jaxrl_cb.trainer.dqn_callbacks import (
+    EpochTestCallbackDQNSetEps,
+    EpochTrainCallbackDQNEpsLinearDecay,
+    EpochTrainCallbackDQNSetEps,
+)
+from jaxrl_cb.trainer.history import EpochRecord
+from jaxrl_cb.trainer.loggers import Logger, LoggerList, MemoryLogger, NullLogger
+from jaxrl_cb.trainer.params import TrainerParams
+from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
+from jaxrl_cb.trainer.result import TrainResult
+from jaxrl_cb.trainer.stop_callbacks import (
+    EpochStopCallbackConfirmedRewardThreshold,
+    EpochStopCallbackRewardThreshold,
+)
+from jaxrl_cb.trainer.trainer import Snapshot, Trainer
+
+__all__ = [
+    "Callback",
+    "Environments",
+    "EpochRecord",
+    "EpochStopCallback",
+    "EpochStopCallbackConfirmedRewardThreshold",
+    "EpochStopCallbackRewardThreshold",
+    "EpochTestCallback",
+    "EpochTestCallbackDQNSetEps",
+    "EpochTrainCallback",
+    "EpochTrainCallbackDQNEpsLinearDecay",
+    "EpochTrainCallbackDQNSetEps",
+    "Logger",
+    "LoggerList",
+    "MemoryLogger",
+    "NullLogger",
+    "Policy",
+    "Snapshot",
+    "TrainResult",
+    "Trainer",
+    "TrainerCallbacks",
+    "TrainerParams",
+    "TrainingContext",
+    "TrainingPolicy",
+]

@@ -1,0 +1,160 @@
+"""The callback interface (Tianshou's ``highlevel.trainer``, v1.2 names and signatures)."""
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Self
+
+from sensai.util.string import ToStringMixin
+
+from jaxrl_cb.errors import CallbackTypeError
+from jaxrl_cb.trainer.context import TrainingContext
+
+
+class Callback(ToStringMixin, ABC):
+    """What all callbacks share: a string form, a check before the run, and a state.
+
+    ``str(callback)`` is ``ClassName[attribute=value, ...]``, the same in every process.
+    """
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def validate(self, context: TrainingContext) -> None:
+        """Called once before anything runs; raises if the callback cannot work there."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The callback's state as JSON values: by default all attributes that are such values."""
+        return {name: value for name, value in vars(self).items() if _is_json(value)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave."""
+        vars(self).update(state)
+
+
+class EpochTrainCallback(Callback):
+    """Called at the start of each epoch, before it collects anything."""
+
+    @abstractmethod
+    def callback(self, epoch: int, env_step: int, context: TrainingContext) -> None:
+        """Does what is to be done before an epoch.
+
+        Args:
+            epoch: from 1.
+            env_step: environment steps of one seed before this epoch, over all its environments.
+            context: access to the run.
+        """
+
+    def get_trainer_fn(self, context: TrainingContext) -> Callable[[int, int], None]:
+        """A plain function (epoch, env_step) bound to a context."""
+
+        def fn(epoch: int, env_step: int) -> None:
+            return self.callback(epoch, env_step, context)
+
+        return fn
+
+
+class EpochTestCallback(Callback):
+    """Called at the start of each test phase; the first one, (0, 0), is before training."""
+
+    @abstractmethod
+    def callback(self, epoch: int, env_step: int | None, context: TrainingContext) -> None:
+        """Does what is to be done before a test.
+
+        Args:
+            epoch: 0 before training, then from 1.
+            env_step: environment steps of one seed so far; None only where called by hand.
+            context: access to the run.
+        """
+
+    def get_trainer_fn(self, context: TrainingContext) -> Callable[[int, int | None], None]:
+        """A plain function (epoch, env_step) bound to a context."""
+
+        def fn(epoch: int, env_step: int | None) -> None:
+            return self.callback(epoch, env_step, context)
+
+        return fn
+
+
+class EpochStopCallback(Callback):
+    """Asked after each test from epoch 1 on, once per running seed."""
+
+    @abstractmethod
+    def should_stop(self, mean_rewards: float, context: TrainingContext) -> bool:
+        """Whether the seed that is asked about should stop.
+
+        Args:
+            mean_rewards: mean undiscounted return of this test (``context.best_score`` has the
+                highest so far).
+            context: this seed's view of the run.
+        """
+
+    def get_trainer_fn(self, context: TrainingContext) -> Callable[[float], bool]:
+        """A plain function (mean_rewards) bound to a context."""
+
+        def fn(mean_rewards: float) -> bool:
+            return self.should_stop(mean_rewards, context)
+
+        return fn
+
+
+@dataclasses.dataclass
+class TrainerCallbacks:
+    """The callbacks of a run; each field takes one callback or a list of them."""
+
+    epoch_train_callback: EpochTrainCallback | list[EpochTrainCallback] | None = None
+    epoch_test_callback: EpochTestCallback | list[EpochTestCallback] | None = None
+    epoch_stop_callback: EpochStopCallback | list[EpochStopCallback] | None = None
+
+    def __post_init__(self):
+        self.lists()
+
+    def lists(
+        self,
+    ) -> tuple[list[EpochTrainCallback], list[EpochTestCallback], list[EpochStopCallback]]:
+        """The train, test and stop callbacks as three lists.
+
+        Raises:
+            CallbackTypeError: something in a field is not a callback of its kind.
+        """
+        return (
+            _as_list("epoch_train_callback", self.epoch_train_callback, EpochTrainCallback),
+            _as_list("epoch_test_callback", self.epoch_test_callback, EpochTestCallback),
+            _as_list("epoch_stop_callback", self.epoch_stop_callback, EpochStopCallback),
+        )
+
+    @classmethod
+    def of(cls, callbacks: Self | None) -> Self:
+        """The callbacks themselves, or an empty set for None."""
+        if callbacks is None:
+            return cls()
+        if not isinstance(callbacks, TrainerCallbacks):
+            raise CallbackTypeError(
+                f"callbacks is a {type(callbacks).__name__}; expected TrainerCallbacks("
+                "epoch_train_callback=..., epoch_test_callback=..., epoch_stop_callback=...)"
+            )
+        return callbacks
+
+
+def _as_list(field: str, value: Any, kind: type) -> list[Any]:
+    entries = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+    for entry in entries:
+        if isinstance(entry, type):
+            raise CallbackTypeError(
+                f"{field} is the class {entry.__name__}, not an instance of it; write "
+                f"{entry.__name__}(...)"
+            )
+        if not isinstance(entry, kind):
+            raise CallbackTypeError(
+                f"{field} is a {type(entry).__name__}; expected an {kind.__name__} or a list of "
+                "them"
+            )
+    return entries
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False

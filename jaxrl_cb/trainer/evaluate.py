@@ -1,0 +1,57 @@
+"""Testing a policy outside a run."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_cb.algorithms.base import Algorithm
+from jaxrl_cb.checks import check_float, check_int
+from jaxrl_cb.envs import Environment
+from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.learners import evaluation
+from jaxrl_cb.trainer.policy import Policy
+
+
+def play(
+    policy: Policy, environment: Environment, *, episodes: int, seed: int, epsilon: float
+) -> np.ndarray:
+    """Plays complete episodes, each in an environment of its own.
+
+    Returns:
+        [S, episodes] undiscounted returns.
+    """
+    check_int("episodes", episodes, 1)
+    check_int("seed", seed, 0, 2**32 - 1)
+    check_float("epsilon", epsilon, 0, 1)
+    spec = environment.spec
+    if spec.time_limit is None:
+        raise ConfigError(f"environment {spec.id!r} has no time limit; a test might never end")
+    if spec.obs_shape != policy.spec.obs_shape or spec.num_actions != policy.spec.num_actions:
+        raise ConfigError(
+            f"the policy was trained for {policy.spec.id!r} ({policy.spec.obs_shape} observations, "
+            f"{policy.spec.num_actions} actions), not for {spec.id!r} ({spec.obs_shape}, "
+            f"{spec.num_actions})"
+        )
+    program = _program(policy.algorithm, environment, episodes)
+    leaves, structure = jax.tree.flatten(policy.params)
+    each = [[np.asarray(leaf)[i] for leaf in leaves] for i in range(policy.num_seeds)]
+    results = [
+        program(jax.tree.unflatten(structure, own), np.uint32(seed), np.float32(epsilon))
+        for own in each
+    ]
+    return np.stack([np.asarray(result.returns) for result in results])
+
+
+@functools.lru_cache(maxsize=8)
+def _program(algorithm: Algorithm, environment: Environment, episodes: int) -> Any:
+    q_values = jax.vmap(algorithm.q_values, in_axes=(None, 0, None))
+
+    def run(params, seed, epsilon):
+        key = jax.random.key(seed)
+        return evaluation.evaluate(
+            environment, lambda obs, k: q_values(params, obs, k), epsilon, key, episodes
+        )
+
+    return jax.jit(run)

@@ -1,0 +1,97 @@
+"""Calls callbacks: their order, their views of the run, and what may come back."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxrl_cb.errors import CallbackTypeError
+from jaxrl_cb.trainer.callbacks import EpochStopCallback, TrainerCallbacks
+from jaxrl_cb.trainer.context import TrainingContext
+
+
+class Hooks:
+    """The callbacks of one run, bound to their contexts.
+
+    Train and test callbacks are called once for all seeds. Stop callbacks are asked for each seed:
+    of several seeds each has its own deep copies, so that patience counters do not mix.
+    """
+
+    def __init__(
+        self, callbacks: TrainerCallbacks, context: TrainingContext, views: list[TrainingContext]
+    ):
+        train, test, stop = callbacks.lists()
+        self.context = context
+        self.views = views
+        self.train = [(c, c.get_trainer_fn(context)) for c in train]
+        self.test = [(c, c.get_trainer_fn(context)) for c in test]
+        copies = [stop] if len(views) == 1 else [copy.deepcopy(stop) for _ in views]
+        self.stop = [
+            [(c, c.get_trainer_fn(view)) for c in own]
+            for own, view in zip(copies, views, strict=True)
+        ]
+        for callback in [*train, *test]:
+            callback.validate(context)
+        for own, view in zip(copies, views, strict=True):
+            for callback in own:
+                callback.validate(view)
+
+    def on_train(self, epoch: int, env_step: int) -> None:
+        """Calls the train callbacks."""
+        for callback, function in self.train:
+            _call(callback, "callback", epoch, function, epoch, env_step)
+
+    def on_test(self, epoch: int, env_step: int) -> None:
+        """Calls the test callbacks."""
+        for callback, function in self.test:
+            _call(callback, "callback", epoch, function, epoch, env_step)
+
+    def should_stop(self, index: int, epoch: int, mean_reward: float) -> bool:
+        """Asks every stop callback of one seed, once each; any True stops it."""
+        answers = [
+            _as_bool(c, _call(c, "should_stop", epoch, fn, mean_reward))
+            for c, fn in self.stop[index]
+        ]
+        return any(answers)
+
+    def stop_callbacks(self) -> list[Any]:
+        """The stop callbacks of each seed, as they were given: one, a list, or None."""
+
+        def like_given(own: list[EpochStopCallback]) -> Any:
+            return None if not own else own[0] if len(own) == 1 else own
+
+        return [like_given([c for c, _ in own]) for own in self.stop]
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """The states of all callbacks, as JSON values."""
+        return {
+            "train": [c.state_dict() for c, _ in self.train],
+            "test": [c.state_dict() for c, _ in self.test],
+            "stop": [[c.state_dict() for c, _ in own] for own in self.stop],
+        }
+
+    def load_state_dict(self, states: dict[str, list[Any]]) -> None:
+        """Puts back what `state_dict` gave."""
+        pairs = [(self.train, states["train"]), (self.test, states["test"])]
+        pairs += list(zip(self.stop, states["stop"], strict=True))
+        for callbacks, own in pairs:
+            for (callback, _), state in zip(callbacks, own, strict=True):
+                callback.load_state_dict(copy.deepcopy(state))
+
+
+def _call(callback: Any, hook: str, epoch: int, function: Callable, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except BaseException as error:
+        error.add_note(f"{type(callback).__name__}.{hook}, epoch {epoch}")
+        raise
+
+
+def _as_bool(callback: Any, answer: Any) -> bool:
+    scalar = None if answer is None or isinstance(answer, str | bytes) else np.asarray(answer)
+    if scalar is None or scalar.ndim or scalar.dtype.kind not in "biuf":
+        raise CallbackTypeError(
+            f"{type(callback).__name__}.should_stop returned {answer!r}; expected True or False"
+        )
+    return bool(scalar)

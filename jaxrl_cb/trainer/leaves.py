@@ -1,0 +1,101 @@
+"""Changing and copying leaves of a state between compiled chunks, without compiling anything.
+
+Each eager jnp operation would be a small compilation; here only NumPy touches numbers, and
+`device_put` carries them over.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_cb.errors import CallbackTypeError, CallbackValueError
+from jaxrl_cb.types import PyTree, TrainState
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of typed PRNG keys."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def copied(tree: PyTree) -> PyTree:
+    """A copy on the device that no later chunk consumes."""
+    return jax.tree.map(lambda x: jax.device_put(x, x.sharding, may_alias=False), tree)
+
+
+def to_numpy(tree: PyTree) -> PyTree:
+    """A copy as NumPy arrays, without typed keys."""
+    return jax.tree.map(lambda x: np.array(x, copy=True), tree)
+
+
+def replaced(old: PyTree, new: PyTree) -> PyTree:
+    """`new` with the shape, dtype and sharding of `old`, leaf for leaf; unchanged leaves are kept.
+
+    Raises:
+        CallbackValueError: another structure or shape.
+        CallbackTypeError: a number of another kind (a float where an integer is kept).
+    """
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        raise CallbackValueError(
+            f"the new state has another structure: {jax.tree.structure(new)}, expected "
+            f"{jax.tree.structure(old)}"
+        )
+    return jax.tree_util.tree_map_with_path(_replaced_leaf, old, new)
+
+
+def _replaced_leaf(path: Any, old: jax.Array, new: Any) -> jax.Array:
+    if new is old:
+        return old
+    name = "state" + jax.tree_util.keystr(path)
+    if np.shape(new) != old.shape:
+        raise CallbackValueError(f"{name} has shape {np.shape(new)}; expected {old.shape}")
+    if is_key(old) or is_key(new):
+        if getattr(new, "dtype", None) != old.dtype:
+            raise CallbackTypeError(f"{name} must stay a typed key of {old.dtype}")
+        return jax.device_put(new, old.sharding, may_alias=False)
+    value = np.asarray(new)
+    if not np.can_cast(value.dtype, old.dtype, "same_kind"):
+        raise CallbackTypeError(f"{name} has dtype {value.dtype}; expected {old.dtype}")
+    return jax.device_put(value.astype(old.dtype), old.sharding, may_alias=False)
+
+
+def rows(state: TrainState, axes: TrainState, positions: Sequence[int]) -> TrainState:
+    """Some seeds of a state, as NumPy leaves (keys stay typed); lockstep scalars are kept."""
+
+    def take(leaf):
+        if is_key(leaf):
+            return _as_key(np.asarray(jax.random.key_data(leaf))[list(positions)], leaf)
+        return np.asarray(leaf)[list(positions)]
+
+    return _per_seed(take, axes, state)
+
+
+def stacked(states: Sequence[TrainState], axes: TrainState) -> TrainState:
+    """Joins states along the seed axis; lockstep scalars are those of the furthest state."""
+    if len(states) == 1:
+        return states[0]
+    furthest = max(states, key=lambda s: int(s.num_updates))
+
+    def join(*leaves):
+        if is_key(leaves[0]):
+            data = [np.asarray(jax.random.key_data(leaf)) for leaf in leaves]
+            return _as_key(np.concatenate(data), leaves[0])
+        return np.concatenate([np.asarray(leaf) for leaf in leaves])
+
+    def under(axis, reference, *subtrees):
+        return reference if axis is None else jax.tree.map(join, *subtrees)
+
+    return jax.tree.map(under, axes, furthest, *states, is_leaf=lambda x: x is None)
+
+
+def _as_key(data: Any, like: jax.Array) -> jax.Array:
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+
+
+def _per_seed(function: Any, axes: TrainState, state: TrainState) -> TrainState:
+    def under(axis, subtree):
+        return subtree if axis is None else jax.tree.map(function, subtree)
+
+    return jax.tree.map(under, axes, state, is_leaf=lambda x: x is None)

@@ -1,0 +1,207 @@
+"""The seeds of a run: which are held together, which still run, and what stopped ones keep.
+
+How seeds are executed is a value. Each group of W seeds has one state with a leading [W] and one
+set of programs. On CPU every seed is a group of its own (one program, dispatched for each in turn,
+over all CPU devices that there are): equal bits alone and together, no recompilation when a seed
+stops. On an accelerator all seeds are one group under `vmap`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.trainer import leaves
+from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
+from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTree, TrainState
+
+
+@dataclasses.dataclass
+class Group:
+    """Seeds that are held together, by their index in the run."""
+
+    indices: tuple[int, ...]
+    programs: Programs
+    state: TrainState
+
+
+class Members:
+    """All seeds of a run, in order.
+
+    Attributes:
+        num_seeds: S.
+        running: indices of the seeds that have not stopped.
+    """
+
+    def __init__(
+        self,
+        learner: ReplayLearner,
+        seeds: Sequence[int],
+        *,
+        vectorized: bool,
+        chunk_lengths: tuple[int, ...],
+        num_test_episodes: int,
+        initial: tuple[Hyperparams, Epsilon],
+    ):
+        self.num_seeds = len(seeds)
+        self.num_test_episodes = num_test_episodes
+        self.running = list(range(self.num_seeds))
+        self._axes = learner.state_axes()
+        self._small_axes = self._axes.replace(buffer=None, rollout=None)
+        self._parked: dict[int, TrainState] = {}
+        self.groups = []
+        width = self.num_seeds if vectorized else 1
+        devices = jax.local_devices()
+        for first in range(0, self.num_seeds, width):
+            device = devices[first % len(devices)]
+            plan = ProgramPlan(width, chunk_lengths, num_test_episodes, device)
+            programs = compile_programs(learner, plan)
+            indices = tuple(range(first, first + width))
+            state = programs.init(*_initial_arrays([seeds[i] for i in indices], initial, device))
+            self.groups.append(Group(indices, programs, state))
+
+    def run_chunk(self, length: int) -> list[ChunkMetrics]:
+        """Runs `length` vector steps of every running seed; returns the groups' metrics."""
+        metrics = []
+        for group in self._running_groups():
+            group.state, result = group.programs.chunks[length](group.state)
+            metrics.append(result)
+        return metrics
+
+    def gather(self, per_group: Sequence[PyTree]) -> PyTree:
+        """Per-group results of running groups as NumPy arrays [S, ...]; NaN or -1 where stopped."""
+        indices = [i for group in self._running_groups() for i in group.indices]
+
+        def join(*parts):
+            joined = np.concatenate([np.asarray(part) for part in parts])
+            fill = np.nan if joined.dtype.kind == "f" else -1
+            result = np.full((self.num_seeds, *joined.shape[1:]), fill, joined.dtype)
+            result[indices] = joined
+            result[[i for i in range(self.num_seeds) if i not in self.running]] = fill
+            return result
+
+        return jax.tree.map(join, *per_group)
+
+    def evaluate(self, phases: np.ndarray, indices: Sequence[int]) -> PyTree:
+        """Tests some of the running seeds once.
+
+        Args:
+            phases: [S, 2], the epoch and the number of the evaluation, of each seed.
+            indices: the seeds; those that have stopped are left out.
+
+        Returns:
+            An `Evaluation` of NumPy arrays [S, N], NaN (lengths -1) where not tested.
+        """
+        results = []
+        for group in self._running_groups():
+            if not set(group.indices) & set(indices) & set(self.running):
+                results.append(None)
+                continue
+            state = group.state
+            phase = phases[list(group.indices)].astype(np.uint32)
+            epsilon = state.epsilon.inference
+            phase = jax.device_put(phase, epsilon.sharding)
+            results.append(group.programs.evaluate(state.params, epsilon, state.test_key, phase))
+        shape = (len(self.groups[0].indices), self.num_test_episodes)
+        absent = Evaluation(np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32))
+        return self.gather([absent if result is None else result for result in results])
+
+    def state(self, indices: Sequence[int]) -> TrainState:
+        """The state of some seeds, with a leading axis of them; direct where it is one group's.
+
+        For more than one seed, replay and rollout are those of the seeds that still run (None
+        if there are none).
+        """
+        for group in self.groups:
+            if group.indices == tuple(indices) and not set(indices) & set(self._parked):
+                return group.state
+        members = [self._member(i) for i in indices]
+        whole = [m for m in members if m.buffer is not None]
+        small = [m.replace(buffer=None, rollout=None) for m in members]
+        small = leaves.stacked(small, self._small_axes)
+        if not whole:
+            return small
+        running = leaves.stacked(whole, self._axes)
+        return small.replace(buffer=running.buffer, rollout=running.rollout)
+
+    def replace_state(self, indices: Sequence[int], new: TrainState) -> None:
+        """Puts a state in place of that of some seeds, leaf by leaf (see `leaves.replaced`)."""
+        for group in self.groups:
+            if group.indices == tuple(indices):
+                group.state = leaves.replaced(group.state, new)
+                return
+        small, axes = new.replace(buffer=None, rollout=None), self._small_axes
+        whole = [i for i in indices if i in self.running]
+        for index in whole:
+            part = leaves.rows(small, axes, [indices.index(index)])
+            large = leaves.rows(new, self._axes, [whole.index(index)])
+            self._replace_member(index, part.replace(buffer=large.buffer, rollout=large.rollout))
+
+    def update(self, indices: Sequence[int], change: Callable[..., TrainState]) -> None:
+        """Replaces leaves of running seeds: ``change(state, positions)`` gives the new state.
+
+        `positions` are those of the group's seeds within `indices`; a seed that is not among them
+        keeps what it has (position -1 is never written).
+        """
+        for group in self._running_groups():
+            chosen = [indices.index(i) if i in indices else -1 for i in group.indices]
+            if max(chosen) >= 0:
+                group.state = leaves.replaced(group.state, change(group.state, np.array(chosen)))
+
+    def park(self, index: int) -> None:
+        """Stops a seed: its state stays as it is now, without replay and rollout if S > 1."""
+        self.running.remove(index)
+        if self.num_seeds == 1:
+            return
+        group = self._group(index)
+        small = group.state.replace(buffer=None, rollout=None)
+        if len(group.indices) == 1:
+            group.state = small
+        else:
+            position = group.indices.index(index)
+            small = leaves.rows(leaves.copied(small), self._small_axes, [position])
+        self._parked[index] = small
+
+    def restore(self, index_states: Sequence[TrainState], running: Sequence[int]) -> None:
+        """Puts back what `state([i])` gave for each seed i."""
+        for index, state in enumerate(index_states):
+            if index in running or self.num_seeds == 1:
+                self._replace_member(index, state)
+        for index in range(self.num_seeds):
+            if index not in running:
+                self.park(index)
+                if self.num_seeds > 1:
+                    self._parked[index] = index_states[index]
+
+    def _running_groups(self) -> list[Group]:
+        return [g for g in self.groups if set(g.indices) & set(self.running)]
+
+    def _group(self, index: int) -> Group:
+        return next(group for group in self.groups if index in group.indices)
+
+    def _member(self, index: int) -> TrainState:
+        if index in self._parked:
+            return self._parked[index]
+        group = self._group(index)
+        if len(group.indices) == 1:
+            return group.state
+        return leaves.rows(group.state, self._axes, [group.indices.index(index)])
+
+    def _replace_member(self, index: int, new: TrainState) -> None:
+        group = self._group(index)
+        if len(group.indices) > 1:
+            others = [self._member(i) if i != index else new for i in group.indices]
+            new = leaves.stacked(others, self._axes)
+        group.state = leaves.replaced(group.state, new)
+
+
+def _initial_arrays(seeds: Sequence[int], initial: PyTree, device: Any) -> PyTree:
+    def leaf(value):
+        dtype = np.int32 if np.result_type(value).kind in "iu" else np.float32
+        return np.full((len(seeds),), value, dtype)
+
+    arrays = (np.array(seeds, np.uint32), *jax.tree.map(leaf, initial))
+    return jax.device_put(arrays, device)

@@ -1,0 +1,84 @@
+"""Length of a run, its tests and its seeds."""
+
+import dataclasses
+
+from jaxrl_cb.checks import check_bool, check_int, check_multiple
+from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.learners.replay import ReplayLearner
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerParams:
+    """Parameters of the trainer (names of Tianshou 2 where it has them).
+
+    Attributes:
+        max_epochs: epochs at most; 0 only tests.
+        epoch_num_steps: environment steps of one seed per epoch, over all its environments;
+            a multiple of the number of environments.
+        num_test_episodes: complete test episodes per epoch and seed, one per test environment.
+        seed: seed of the first run, 0 to 2^32 - 1; run i has ``seed + i``.
+        num_seeds: S, independent runs trained together.
+        vectorize_seeds: whether all seeds run in one batched program. None: yes on accelerators, no
+            on CPU, where one after another is faster, and each is bit for bit the run alone.
+        chunk_num_steps: environment steps of one compiled call at most; the epoch is cut up evenly.
+    """
+
+    max_epochs: int = 100
+    epoch_num_steps: int = 10_000
+    num_test_episodes: int = 20
+    seed: int = 0
+    num_seeds: int = 1
+    vectorize_seeds: bool | None = None
+    chunk_num_steps: int = 1_000_000
+
+    def __post_init__(self):
+        check_int("max_epochs", self.max_epochs, 0)
+        check_int("epoch_num_steps", self.epoch_num_steps, 1)
+        check_int("num_test_episodes", self.num_test_episodes, 1)
+        check_int("seed", self.seed, 0, 2**32 - 1)
+        check_int("num_seeds", self.num_seeds, 1)
+        check_int("chunk_num_steps", self.chunk_num_steps, 1)
+        if self.vectorize_seeds is not None:
+            check_bool("vectorize_seeds", self.vectorize_seeds)
+        if self.seed + self.num_seeds > 2**32:
+            raise ConfigError(
+                f"seed={self.seed} with num_seeds={self.num_seeds} goes beyond 2**32 - 1; "
+                "lower the seed"
+            )
+
+    @property
+    def total_env_steps(self) -> int:
+        """Environment steps of one seed in all, if nothing stops it."""
+        return self.max_epochs * self.epoch_num_steps
+
+    def check_with(self, learner: ReplayLearner) -> None:
+        """Checks what the trainer and the learner must agree on.
+
+        Raises:
+            ConfigError: with a value that works.
+        """
+        check_multiple(
+            *("epoch_num_steps", self.epoch_num_steps, learner.num_envs),
+            f"num_envs {learner.num_envs}",
+        )
+        spec = learner.environment.spec
+        if spec.time_limit is None:
+            raise ConfigError(
+                f"environment {spec.id!r} has no time limit, so a test might never end; give it "
+                "one (time_limit=... of jaxrl_cb.envs.functional, or max_steps_in_episode of its "
+                "params)"
+            )
+        updates = learner.num_updates(self.total_env_steps // learner.num_envs)
+        if updates >= 2**31:
+            raise ConfigError(
+                f"max_epochs={self.max_epochs} takes {updates} gradient steps, more than the "
+                "2**31 - 1 that are counted; lower max_epochs or samples_per_insert"
+            )
+
+    def chunk_lengths(self, num_envs: int) -> list[int]:
+        """Vector steps of the chunks of one epoch, in order; at most two different lengths."""
+        total = self.epoch_num_steps // num_envs
+        longest = max(self.chunk_num_steps // num_envs, 1)
+        count = -(-total // longest)
+        base, longer = divmod(total, count)
+        return [base + 1] * longer + [base] * (count - longer)

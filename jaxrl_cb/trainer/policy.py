@@ -1,0 +1,287 @@
+"""Policies: parameters that act, and the handle through which callbacks set what is trained."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_cb.algorithms.base import Algorithm
+from jaxrl_cb.envs.environment import EnvSpec
+from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, ConfigError
+from jaxrl_cb.ops.epsilon import epsilon_greedy, segment
+from jaxrl_cb.ops.randomness import draw
+from jaxrl_cb.trainer.leaves import copied
+from jaxrl_cb.trainer.members import Members
+from jaxrl_cb.types import PyTree, TrainState
+
+
+class Policy:
+    """A Q-network's parameters, ready to act.
+
+    Attributes:
+        algorithm: whose `q_values` are used.
+        spec: the environment's facts.
+        params: parameters with a leading [S].
+        num_seeds: S.
+        epsilon: [S], probability of a random action when `act` is given a key.
+    """
+
+    def __init__(self, algorithm: Algorithm, spec: EnvSpec, params: PyTree, epsilon: Any = 0.0):
+        self.algorithm = algorithm
+        self.spec = spec
+        self._params = jax.device_put(params)
+        self._epsilon = epsilon
+        self._programs: dict[Any, Any] = {}  # found once: looking them up hashes the algorithm
+        self._num_seeds = jax.tree.leaves(params)[0].shape[0] if params is not None else 0
+
+    @property
+    def params(self) -> PyTree:
+        """Parameters, with a leading [S]."""
+        return self._params
+
+    @property
+    def num_seeds(self) -> int:
+        """S, seeds held."""
+        return self._num_seeds
+
+    @property
+    def epsilon(self) -> np.ndarray:
+        """[S] float32, the test epsilon."""
+        return np.broadcast_to(np.asarray(self._epsilon, np.float32), (self.num_seeds,))
+
+    def __getitem__(self, seed: int) -> "Policy":
+        """The policy of one seed."""
+        if not -self.num_seeds <= seed < self.num_seeds:
+            raise IndexError(f"seed {seed} of a policy with {self.num_seeds}")
+        params = jax.tree.map(lambda x: np.asarray(x)[seed % self.num_seeds][None], self.params)
+        return Policy(self.algorithm, self.spec, params, self.epsilon[seed][None])
+
+    def q_values(self, obs: Any) -> np.ndarray:
+        """Action values of one observation ([A]) or a batch ([B, A]).
+
+        Args:
+            obs: [*obs] or [B, *obs].
+
+        Returns:
+            NumPy array; with several seeds it has a leading [S].
+        """
+        return self._call(_q_program, obs)
+
+    def act(self, obs: Any, key: jax.Array | None = None) -> np.ndarray:
+        """Greedy actions, or epsilon-greedy ones where a key is given.
+
+        Args:
+            obs: [*obs] or [B, *obs].
+            key: typed key, consumed; random actions are taken with probability `epsilon`.
+
+        Returns:
+            int32 NumPy array, 0-d or [B]; with several seeds it has a leading [S].
+        """
+        if key is None:
+            return self._call(_greedy_program, obs)
+        return self._call(_explore_program, obs, self.epsilon, key)
+
+    def _call(self, program: Any, obs: Any, *arguments: Any) -> np.ndarray:
+        obs = np.asarray(obs, self.spec.obs_dtype)
+        shape = self.spec.obs_shape
+        single = obs.shape == shape
+        if not single and obs.shape[1:] != shape:
+            raise ConfigError(
+                f"obs has shape {obs.shape}; expected {shape} or a batch of such observations"
+            )
+        batch = obs[None] if single else obs
+        size = len(batch)
+        padded = 1 << (size - 1).bit_length() if size else 1
+        if padded != size:  # batches of any size share a few programs
+            batch = np.concatenate([batch, np.zeros((padded - size, *shape), batch.dtype)])
+        run = self._programs.get(program) or self._programs.setdefault(
+            program, program(self.algorithm)
+        )
+        answer = np.asarray(run(self.params, batch, *arguments))
+        answer = answer[:, 0] if single else answer[:, :size]
+        return answer[0] if self.num_seeds == 1 else answer
+
+
+def _batched_q(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
+    return jax.vmap(algorithm.q_values, in_axes=(None, 0, None))(params, obs, jax.random.key(0))
+
+
+def _for_each_seed(function: Any) -> Any:
+    """Maps over the seeds of the parameters; one seed is not batched, which is faster."""
+
+    def mapped(params, obs, *arguments):
+        if jax.tree.leaves(params)[0].shape[0] == 1:
+            one = jax.tree.map(lambda x: x[0], (params, *arguments[:1]))
+            return function(one[0], obs, *one[1:], *arguments[1:])[None]
+        axes = (0, None, 0, None)[: 2 + len(arguments)]
+        return jax.vmap(function, in_axes=axes)(params, obs, *arguments)
+
+    return jax.jit(mapped)
+
+
+@functools.lru_cache(maxsize=32)
+def _q_program(algorithm: Algorithm) -> Any:
+    return _for_each_seed(lambda params, obs: _batched_q(algorithm, params, obs))
+
+
+@functools.lru_cache(maxsize=32)
+def _greedy_program(algorithm: Algorithm) -> Any:
+    def greedy(params, obs):
+        return jnp.argmax(_batched_q(algorithm, params, obs), axis=-1).astype(jnp.int32)
+
+    return _for_each_seed(greedy)
+
+
+@functools.lru_cache(maxsize=32)
+def _explore_program(algorithm: Algorithm) -> Any:
+    def explore(params, obs, epsilon, key):
+        _, words = draw(key, (2, len(obs)))
+        return epsilon_greedy(words, _batched_q(algorithm, params, obs), epsilon)
+
+    return _for_each_seed(explore)
+
+
+class TrainingPolicy(Policy):
+    """The handle on what is being trained; it owns the state.
+
+    A scalar sets all seeds, an array [S] sets each. Seeds that have stopped keep what they have.
+    None of the setters compiles anything.
+    """
+
+    def __init__(
+        self, members: Members, algorithm: Algorithm, spec: EnvSpec, indices: Sequence[int]
+    ):
+        super().__init__(algorithm, spec, None)
+        self._members = members
+        self._indices = tuple(indices)
+
+    @property
+    def num_seeds(self) -> int:
+        """S, seeds of this handle."""
+        return len(self._indices)
+
+    @property
+    def state(self) -> TrainState:
+        """The state with a leading [S]; valid until the callback returns."""
+        return self._members.state(self._indices)
+
+    @state.setter
+    def state(self, new: TrainState) -> None:
+        self._members.replace_state(self._indices, new)
+
+    def snapshot(self) -> TrainState:
+        """A copy of the state that stays valid."""
+        return copied(self.state)
+
+    def member(self, index: int) -> TrainState:
+        """The state of seed `index` of this handle, with a leading [1]."""
+        return self._members.state((self._indices[index],))
+
+    @property
+    def params(self) -> PyTree:
+        """Parameters, with a leading [S]."""
+        return self.state.params
+
+    @property
+    def epsilon(self) -> np.ndarray:
+        """[S] float32, the test epsilon."""
+        return np.asarray(self.state.epsilon.inference)
+
+    @property
+    def eps_training(self) -> float | np.ndarray:
+        """Probability of a random action in training, now: a float, or [S] for several seeds."""
+        s = jax.tree.map(np.asarray, self.state.epsilon.training)
+        line = s.start + s.slope * s.offset.astype(np.float32)
+        return self._unbatched(np.where(s.offset >= s.steps_left, s.final, line))
+
+    @property
+    def eps_inference(self) -> float | np.ndarray:
+        """Probability of a random action in tests: a float, or [S] for several seeds."""
+        return self._unbatched(self.epsilon)
+
+    @property
+    def learning_rate(self) -> float | np.ndarray:
+        """Learning rate before its schedule: a float, or [S] for several seeds."""
+        return self._unbatched(np.asarray(self.state.hyperparams.learning_rate))
+
+    def set_eps_training(self, eps: Any) -> None:
+        """Sets the training epsilon, in [0, 1], until it is set again."""
+        eps = self._checked("epsilon", eps, 1.0)
+        self._set_training(segment(eps, eps, 0))
+
+    def set_eps_inference(self, eps: Any) -> None:
+        """Sets the test epsilon, in [0, 1]."""
+        eps = self._checked("epsilon", eps, 1.0)
+        self._set(
+            lambda s: s.epsilon.inference,
+            lambda s, v: s.replace(epsilon=s.epsilon.replace(inference=v)),
+            eps,
+        )
+
+    def set_eps(self, eps: Any) -> None:
+        """Sets both epsilons (the name of Tianshou 1)."""
+        self.set_eps_training(eps)
+        self.set_eps_inference(eps)
+
+    def set_eps_schedule(self, start: Any, final: Any, decay_steps: Any, env_step: int) -> None:
+        """Lets the training epsilon fall (or rise) linearly at every step from now on.
+
+        Args:
+            start: epsilon at environment step 0, in [0, 1].
+            final: epsilon at and after `decay_steps`, in [0, 1].
+            decay_steps: environment steps, 0 or more.
+            env_step: environment steps done so far.
+        """
+        start, final = (self._checked("epsilon", x, 1.0) for x in (start, final))
+        decay_steps = self._checked("decay_steps", decay_steps, np.inf)
+        self._set_training(segment(start, final, decay_steps, env_step))
+
+    def set_learning_rate(self, learning_rate: Any) -> None:
+        """Sets the learning rate, 0 or more; a schedule goes on multiplying it."""
+        value = self._checked("learning_rate", learning_rate, np.inf)
+        self._set(
+            lambda s: s.hyperparams.learning_rate,
+            lambda s, v: s.replace(hyperparams=s.hyperparams.replace(learning_rate=v)),
+            value,
+        )
+
+    def _set_training(self, new: Any) -> None:
+        self._set(
+            lambda s: s.epsilon.training,
+            lambda s, v: s.replace(epsilon=s.epsilon.replace(training=v)),
+            new,
+        )
+
+    def _set(self, get: Any, put: Any, values: PyTree) -> None:
+        """The one way a leaf is replaced: `values` are [] or [S], one for each of our seeds."""
+
+        def change(state: TrainState, positions: np.ndarray) -> TrainState:
+            def in_group(value, old):
+                chosen = np.broadcast_to(value, (self.num_seeds,))[positions]
+                return np.where(positions >= 0, chosen, np.asarray(old)).astype(old.dtype)
+
+            return put(state, jax.tree.map(in_group, values, get(state)))
+
+        self._members.update(self._indices, change)
+
+    def _unbatched(self, values: np.ndarray) -> float | np.ndarray:
+        return float(values[0]) if self.num_seeds == 1 else values
+
+    def _checked(self, name: str, value: Any, high: float) -> np.ndarray:
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise CallbackTypeError(f"{name}={value!r} is not a number") from error
+        if array.dtype.kind not in "biuf":
+            raise CallbackTypeError(f"{name}={value!r} is a {type(value).__name__}, not a number")
+        if array.shape not in ((), (self.num_seeds,)):
+            raise CallbackTypeError(
+                f"{name} has shape {array.shape}; expected a number or an array of {self.num_seeds}"
+            )
+        if not np.all(np.isfinite(array) & (array >= 0) & (array <= high)):
+            limits = f"in [0, {high:g}]" if np.isfinite(high) else "finite and 0 or more"
+            raise CallbackValueError(f"{name}={value} is out of range; it must be {limits}")
+        return array

@@ -1,0 +1,126 @@
+"""The compiled programs of a learner, built once per process for equal learners and plans."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import SingleDeviceSharding
+
+from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.types import ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramPlan:
+    """What, besides the learner, a program is compiled for.
+
+    Attributes:
+        width: W, seeds held together in one state. 1 runs unbatched, more under `vmap`.
+        chunk_lengths: vector steps per call, of each chunk program.
+        num_test_episodes: N.
+        device: where it runs.
+    """
+
+    width: int
+    chunk_lengths: tuple[int, ...]
+    num_test_episodes: int
+    device: Any
+
+
+class Programs(NamedTuple):
+    """Compiled functions; per-seed leaves carry a leading [W].
+
+    Attributes:
+        init: ``init(seed, hyperparams, epsilon) -> TrainState``.
+        chunks: by length, ``chunk(state) -> (state, ChunkMetrics)``; the given state is consumed.
+        evaluate: ``evaluate(params, epsilon, test_key, phase [W, 2]) -> Evaluation``.
+    """
+
+    init: Callable[..., TrainState]
+    chunks: dict[int, Callable[[TrainState], tuple[TrainState, ChunkMetrics]]]
+    evaluate: Callable[..., Any]
+
+
+def over_seeds(function: Callable, width: int, in_axes: Any, out_axes: Any) -> Callable:
+    """Maps a function of one seed over a leading axis of `width` seeds.
+
+    One seed runs the very program of the unbatched function, with the axis taken off and put back
+    (which moves no data), so that its numbers do not depend on how other seeds are run.
+    """
+    if width > 1:
+        return jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
+
+    def single(*arguments):
+        result = function(*_along(lambda x: x[0], tuple(in_axes), arguments))
+        return _along(lambda x: x[None], out_axes, result)
+
+    return single
+
+
+@functools.lru_cache(maxsize=32)
+def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
+    """Compiles what a run needs, in parallel; the result is kept for equal arguments."""
+    axes, width = learner.state_axes(), plan.width
+
+    def chunk(state: TrainState, length: int):
+        state, metrics = lax.scan(lambda s, _: learner.step(s), state, length=length)
+        sums = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), metrics)
+        return state, sums._replace(num_masked=metrics.num_masked[-1])
+
+    init = over_seeds(learner.init, width, (0, 0, 0), axes)
+    evaluate = over_seeds(
+        functools.partial(learner.evaluate, num_episodes=plan.num_test_episodes),
+        *(width, (0, 0, 0, 0), 0),
+    )
+    initial = abstract_initial(learner, plan)
+    state = _placed(jax.eval_shape(init, *initial), plan.device)
+    phase = _placed(jax.ShapeDtypeStruct((width, 2), jnp.uint32), plan.device)
+    with ThreadPoolExecutor() as pool:
+        chunks = {}
+        for length in plan.chunk_lengths:
+            mapped = over_seeds(functools.partial(chunk, length=length), width, (axes,), (axes, 0))
+            lowered = jax.jit(mapped, donate_argnums=0).lower(state)
+            chunks[length] = pool.submit(lowered.compile)
+        lowered = jax.jit(init).lower(*initial)
+        compiled_init = pool.submit(lowered.compile, compiler_options=_run_once(plan.device))
+        inputs = (state.params, state.epsilon.inference, state.test_key, phase)
+        compiled_evaluate = pool.submit(jax.jit(evaluate).lower(*inputs).compile)
+        return Programs(
+            init=compiled_init.result(),
+            chunks={length: future.result() for length, future in chunks.items()},
+            evaluate=compiled_evaluate.result(),
+        )
+
+
+def _run_once(device: Any) -> Any:
+    """Compiler options of a program that runs once: on CPU a third of its time is in compiling."""
+    return {"xla_backend_optimization_level": 1} if device.platform == "cpu" else None
+
+
+def abstract_initial(learner: ReplayLearner, plan: ProgramPlan) -> tuple[Any, Hyperparams, Epsilon]:
+    """Shapes and dtypes of what `Programs.init` takes."""
+
+    def like(value: Any) -> jax.ShapeDtypeStruct:
+        dtype = jnp.int32 if jnp.issubdtype(jnp.result_type(value), jnp.integer) else jnp.float32
+        return jax.ShapeDtypeStruct((plan.width,), dtype)
+
+    hyperparams, epsilon = jax.tree.map(like, learner.initial_values(0))
+    seed = jax.ShapeDtypeStruct((plan.width,), jnp.uint32)
+    return _placed((seed, hyperparams, epsilon), plan.device)
+
+
+def _placed(tree: PyTree, device: Any) -> PyTree:
+    sharding = SingleDeviceSharding(device)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _along(function: Callable, axes: Any, tree: PyTree) -> PyTree:
+    def under(axis, subtree):
+        return subtree if axis is None else jax.tree.map(function, subtree)
+
+    return jax.tree.map(under, axes, tree, is_leaf=lambda x: x is None)

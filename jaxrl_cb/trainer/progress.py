@@ -1,0 +1,82 @@
+"""What the host remembers of a run, and what contexts show of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxrl_cb.trainer.context import TrainingContext
+from jaxrl_cb.trainer.history import Best, BestOfSeed, EpochRecord
+from jaxrl_cb.types import PyTree
+
+
+class Progress:
+    """Host side of a run; with the device state and the callbacks' states it is the whole run.
+
+    Attributes:
+        epoch: epochs begun.
+        env_step: environment steps done by a seed that still runs.
+        history: all test records.
+        best: best test of each seed.
+        ended: by seed, the epoch and environment step at which it stopped.
+        num_evaluations: [S], further tests since the epoch began.
+        seconds: wall seconds by what they were spent on.
+    """
+
+    def __init__(self, num_seeds: int):
+        self.epoch = 0
+        self.env_step = 0
+        self.history: list[EpochRecord] = []
+        self.best = [BestOfSeed() for _ in range(num_seeds)]
+        self.ended: dict[int, tuple[int, int]] = {}
+        self.num_evaluations = np.zeros(num_seeds, np.uint32)
+        self.seconds = {"compile": 0.0, "train": 0.0, "test": 0.0}
+
+    @property
+    def num_seeds(self) -> int:
+        """S."""
+        return len(self.best)
+
+    @property
+    def running(self) -> list[int]:
+        """Seeds that have not stopped."""
+        return [index for index in range(self.num_seeds) if index not in self.ended]
+
+    def begin_epoch(self) -> None:
+        """Counts an epoch."""
+        self.epoch += 1
+        self.num_evaluations[:] = 0
+
+    def phases(self) -> np.ndarray:
+        """[S, 2], what the keys of the next test are folded with."""
+        epochs = np.full_like(self.num_evaluations, self.epoch)
+        return np.stack([epochs, self.num_evaluations], axis=1)
+
+    def remember(self, record: EpochRecord, params_of: Callable[[int], PyTree]) -> None:
+        """Takes a test into history and, for running seeds, into account for the best."""
+        self.history.append(record)
+        self.seconds["train"] += record.train_seconds
+        self.seconds["test"] += record.test_seconds
+        for index, score in enumerate(record.mean.tolist()):
+            if index not in self.ended:
+                self.best[index].offer(Best(score, self.epoch, params_of(index)))
+
+    def end(self, index: int) -> None:
+        """Notes that a seed stops now."""
+        self.ended[index] = (self.epoch, self.env_step)
+
+    def show(self, context: TrainingContext, views: list[TrainingContext]) -> None:
+        """Brings the contexts up to date."""
+        scores = np.array([b.best.score if b.best else -np.inf for b in self.best])
+        context.history, context.best_score = self.history, per_seed(scores)
+        for index, (view, score) in enumerate(zip(views, scores.tolist(), strict=True)):
+            new = self.history[len(view.history) :]
+            view.history.extend(record.seed(index) for record in new)
+            view.best_score = score
+        for each in (context, *views):
+            each.epoch, each.env_step = self.epoch, self.env_step
+
+
+def per_seed(values: np.ndarray) -> Any:
+    """A Python value for one seed, the array for more."""
+    return values[0].item() if len(values) == 1 else values

@@ -1,0 +1,72 @@
+"""What a run gives back."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.trainer.callbacks import EpochStopCallback
+from jaxrl_cb.trainer.history import EpochRecord
+from jaxrl_cb.trainer.leaves import to_numpy
+from jaxrl_cb.trainer.policy import Policy
+from jaxrl_cb.trainer.progress import Progress, per_seed
+from jaxrl_cb.types import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """Result of a run. "Per seed" means a Python value for one seed, an array [S] for more.
+
+    Attributes:
+        history: one record per test phase, epoch 0 included.
+        stopped: per seed, whether a stop callback ended it.
+        epoch: per seed, its last epoch.
+        env_step: per seed, its environment steps (Python int or int64).
+        best_score: per seed, the mean return of its best test.
+        best_epoch: per seed, the epoch of that test.
+        policy: the last parameters of each seed.
+        best_policy: the parameters of the best test of each seed.
+        state: the whole state with a leading [S]. For several seeds, replay and rollout are only
+            those of seeds still running at the end.
+        callbacks: the stop callbacks of each seed: its own copies where there are several seeds.
+        seconds: wall seconds, by "compile", "train" and "test".
+    """
+
+    history: list[EpochRecord]
+    stopped: bool | np.ndarray
+    epoch: int | np.ndarray
+    env_step: int | np.ndarray
+    best_score: float | np.ndarray
+    best_epoch: int | np.ndarray
+    policy: Policy
+    best_policy: Policy
+    state: TrainState
+    callbacks: list[EpochStopCallback | list[EpochStopCallback] | None]
+    seconds: dict[str, float]
+
+
+def make_result(
+    progress: Progress, learner: ReplayLearner, state: TrainState, callbacks: list
+) -> TrainResult:
+    """The result of a run as far as it has come; at least its first test is done."""
+    everyone = range(progress.num_seeds)
+    now = (progress.epoch, progress.env_step)
+    last = [progress.ended.get(index, now) for index in everyone]
+    best = [b.best for b in progress.best if b.best is not None]
+    best_params = jax.tree.map(lambda *x: np.concatenate(x), *[b.params for b in best])
+    spec, algorithm = learner.environment.spec, learner.algorithm
+    epsilon = np.array(state.epsilon.inference)
+    return TrainResult(
+        history=list(progress.history),
+        stopped=per_seed(np.array([index in progress.ended for index in everyone])),
+        epoch=per_seed(np.array([epoch for epoch, _ in last])),
+        env_step=per_seed(np.array([env_step for _, env_step in last], np.int64)),
+        best_score=per_seed(np.array([b.score for b in best])),
+        best_epoch=per_seed(np.array([b.epoch for b in best])),
+        policy=Policy(algorithm, spec, to_numpy(state.params), epsilon),
+        best_policy=Policy(algorithm, spec, best_params, epsilon),
+        state=state,
+        callbacks=callbacks,
+        seconds=dict(progress.seconds),
+    )

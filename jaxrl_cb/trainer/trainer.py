@@ -1,0 +1,250 @@
+"""The training loop: compiled chunks, and Python callbacks between them."""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_cb.checks import check_int
+from jaxrl_cb.errors import ConfigError, JaxrlError
+from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.trainer.callbacks import TrainerCallbacks
+from jaxrl_cb.trainer.context import Environments, TrainingContext
+from jaxrl_cb.trainer.history import Best, EpochRecord, training_means
+from jaxrl_cb.trainer.hooks import Hooks
+from jaxrl_cb.trainer.leaves import copied, to_numpy
+from jaxrl_cb.trainer.loggers import Logger, NullLogger
+from jaxrl_cb.trainer.members import Members
+from jaxrl_cb.trainer.params import TrainerParams
+from jaxrl_cb.trainer.policy import TrainingPolicy
+from jaxrl_cb.trainer.progress import Progress
+from jaxrl_cb.trainer.result import TrainResult, make_result
+from jaxrl_cb.types import ChunkMetrics, PyTree, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A run between two epochs: its device state and all that the host remembers."""
+
+    states: list[TrainState]  # of each seed, leading [1]
+    progress: Progress
+    callbacks: dict[str, list[Any]]
+
+
+class Trainer:
+    """Trains a learner, epoch by epoch, with callbacks.
+
+    The order of an epoch: train callbacks, chunks, test callbacks, test, best and history, log,
+    stop callbacks. One test comes before training (epoch 0); no stop callback is asked then.
+
+    Attributes:
+        context: what train and test callbacks are given.
+        progress: what the host remembers.
+    """
+
+    def __init__(
+        self,
+        learner: ReplayLearner,
+        params: TrainerParams | None = None,
+        callbacks: TrainerCallbacks | None = None,
+        logger: Logger | None = None,
+    ):
+        """Checks everything; compiles and allocates nothing.
+
+        Raises:
+            ConfigError: parameters do not fit each other or the learner.
+            CallbackTypeError: a callback is not one.
+        """
+        self.learner = learner
+        self.params = params or TrainerParams()
+        self.params.check_with(learner)
+        self.callbacks = TrainerCallbacks.of(callbacks)
+        self.logger = logger or NullLogger()
+        self.progress = Progress(self.params.num_seeds)
+        self._chunks = self.params.chunk_lengths(learner.num_envs)
+        self.context, *self._views = self._contexts()
+        self._hooks = Hooks(self.callbacks, self.context, self._views)
+        self._built: Members | None = None
+        self._is_running = False
+
+    def run(self) -> TrainResult:
+        """Trains until all seeds have stopped or `max_epochs` are done."""
+        for _ in self.epochs():
+            pass
+        return self.result()
+
+    def epochs(self) -> Iterator[EpochRecord]:
+        """The same, one test record at a time, for those who like to hold the loop."""
+        if self._is_running:
+            raise JaxrlError("this trainer is running already; a callback cannot run it again")
+        self._is_running = True
+        try:
+            if not self.progress.history:
+                yield self.init()
+            while self.progress.epoch < self.params.max_epochs and self.progress.running:
+                yield self.execute_epoch()
+        finally:
+            self._is_running = False
+
+    def init(self) -> EpochRecord:
+        """Compiles, fills the replay and tests once; gives the record of epoch 0."""
+        self._build()
+        return self._test([], train_seconds=0.0)
+
+    def execute_epoch(self) -> EpochRecord:
+        """Runs one epoch of all seeds that have not stopped."""
+        progress = self.progress
+        progress.begin_epoch()
+        progress.show(self.context, self._views)
+        self._hooks.on_train(progress.epoch, progress.env_step)
+        started = time.perf_counter()
+        metrics = self._run_chunks()
+        train_seconds = time.perf_counter() - started
+        progress.env_step += self.params.epoch_num_steps
+        record = self._test(metrics, train_seconds)
+        self._ask_to_stop(record)
+        return record
+
+    def _run_chunks(self) -> list[ChunkMetrics]:
+        parts = [self._members.run_chunk(length) for length in self._chunks]
+        return [self._members.gather(part) for part in parts]
+
+    def _test(self, metrics: list[ChunkMetrics], train_seconds: float) -> EpochRecord:
+        progress = self.progress
+        progress.show(self.context, self._views)
+        self._hooks.on_test(progress.epoch, progress.env_step)
+        started = time.perf_counter()
+        evaluation = self._evaluate(progress.running)
+        test_seconds = time.perf_counter() - started
+        record = self._record(metrics, evaluation, (train_seconds, test_seconds))
+        progress.remember(record, self._params_of)
+        progress.show(self.context, self._views)
+        self.logger.write("test/env_step", progress.env_step, record.row())
+        return record
+
+    def _ask_to_stop(self, record: EpochRecord) -> None:
+        progress = self.progress
+        for index in progress.running:
+            view = self._views[index]
+            view.confirmed_score = None
+            stop = self._hooks.should_stop(index, progress.epoch, float(record.mean[index]))
+            if view.confirmed_score is not None:
+                test = Best(float(view.confirmed_score), progress.epoch, self._params_of(index))
+                progress.best[index].confirm(test, stopped=stop)
+            if stop:
+                self._members.park(index)
+                progress.end(index)
+        progress.show(self.context, self._views)
+
+    def result(self) -> TrainResult:
+        """The result so far."""
+        state = self._members.state(tuple(range(self.params.num_seeds)))
+        return make_result(self.progress, self.learner, state, self._hooks.stop_callbacks())
+
+    def snapshot(self) -> Snapshot:
+        """The run as it is between two epochs; `restore` goes on from it, bit for bit."""
+        everyone = range(self.params.num_seeds)
+        return Snapshot(
+            states=[copied(self._members.state((index,))) for index in everyone],
+            progress=copy.deepcopy(self.progress),
+            callbacks=copy.deepcopy(self._hooks.state_dict()),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Puts this trainer where another one with the same learner and parameters was."""
+        if self._built is None:
+            self._build()
+        self.progress = copy.deepcopy(snapshot.progress)
+        self._members.restore(snapshot.states, self.progress.running)
+        self._hooks.load_state_dict(snapshot.callbacks)
+        for view in self._views:
+            view.history = []
+        self.progress.show(self.context, self._views)
+
+    @property
+    def _members(self) -> Members:
+        if self._built is None:
+            raise JaxrlError("this trainer has not begun; call init(), run() or epochs() first")
+        return self._built
+
+    def _build(self) -> None:
+        started = time.perf_counter()
+        params = self.params
+        vectorized = params.vectorize_seeds
+        self._built = Members(
+            self.learner,
+            [params.seed + index for index in range(params.num_seeds)],
+            vectorized=jax.default_backend() != "cpu" if vectorized is None else vectorized,
+            chunk_lengths=tuple(dict.fromkeys(self._chunks)),
+            num_test_episodes=params.num_test_episodes,
+            initial=self.learner.initial_values(params.total_env_steps),
+        )
+        self.progress.seconds["compile"] += time.perf_counter() - started
+        everyone = tuple(range(params.num_seeds))
+        views = [(view, (index,)) for index, view in enumerate(self._views)]
+        for context, indices in [(self.context, everyone), *views]:
+            spec, algorithm = self.learner.environment.spec, self.learner.algorithm
+            context.policy = TrainingPolicy(self._built, algorithm, spec, indices)
+            context.bind_evaluate(lambda episodes, own=indices: self._test_again(episodes, own))
+
+    def _contexts(self) -> list[TrainingContext]:
+        """The context of all seeds, and each seed's own."""
+        learner, params = self.learner, self.params
+        envs = Environments(learner.environment, learner.num_envs, params.num_test_episodes)
+        contexts = [TrainingContext(None, envs, self.logger) for _ in range(params.num_seeds + 1)]
+        for index, view in enumerate(contexts[1:]):
+            view.seed = index
+        return contexts
+
+    def _record(
+        self, metrics: list[ChunkMetrics], evaluation: Any, seconds: tuple[float, float]
+    ) -> EpochRecord:
+        progress, policy, num_seeds = self.progress, self.context.policy, self.params.num_seeds
+        steps = progress.env_step // self.learner.num_envs
+        num_updates = self.learner.num_updates(steps)
+        before = progress.history[-1].num_updates if progress.history else 0
+        eps = [np.array(np.atleast_1d(e)) for e in (policy.eps_training, policy.eps_inference)]
+        for values in eps:
+            values[list(progress.ended)] = np.nan
+        nothing: list[Any] = [np.zeros(num_seeds)] * 4
+        metrics = metrics or [ChunkMetrics(*nothing)]
+        return EpochRecord(
+            epoch=progress.epoch,
+            env_step=progress.env_step,
+            num_updates=num_updates,
+            returns=evaluation.returns,
+            lengths=evaluation.lengths,
+            eps_training=eps[0],
+            eps_inference=eps[1],
+            train_seconds=seconds[0],
+            test_seconds=seconds[1],
+            **training_means(metrics, num_updates - before, list(progress.ended)),
+        )
+
+    def _params_of(self, index: int) -> PyTree:
+        return to_numpy(self._members.state((index,)).params)
+
+    def _test_again(self, episodes: int, indices: tuple[int, ...]) -> np.ndarray:
+        """Further tests of some seeds, each on keys of its own (see `TrainingContext.evaluate`)."""
+        check_int("episodes", episodes, 1)
+        chosen, rounds = list(indices), []
+        for _ in range(-(-episodes // self.params.num_test_episodes)):
+            self.progress.num_evaluations[chosen] += 1
+            rounds.append(self._evaluate(chosen).returns[chosen])
+        returns = np.concatenate(rounds, axis=1)[:, :episodes]
+        return returns[0] if len(chosen) == 1 else returns
+
+    def _evaluate(self, indices: list[int]) -> Any:
+        """Tests some seeds on the keys of now; NaN for the others and for stopped ones."""
+        evaluation = self._members.evaluate(self.progress.phases(), indices)
+        limit = self.learner.environment.spec.time_limit
+        if np.any(np.isnan(evaluation.returns) & (evaluation.lengths == limit)):
+            raise ConfigError(
+                f"environment {self.learner.environment.spec.id!r} did not end an episode within "
+                f"its declared time limit of {limit} steps; its step has to set truncated by then"
+            )
+        return evaluation
