@@ -50,7 +50,7 @@ def plot_run(run_dir: Path) -> Path:
     lines, labels = axes.get_legend_handles_labels()
     more = epsilon_axes.get_legend_handles_labels()
     if len(lines) <= 12:
-        epsilon_axes.legend(lines + more[0], labels + more[1], loc="center right", fontsize=8)
+        figure.legend(lines + more[0], labels + more[1], loc="outside lower center", ncols=6)
     path = run_dir / "learning_curve.png"
     figure.savefig(path)
     return path

@@ -41,17 +41,15 @@ class RunFolder:
         data = {"env": env, "algorithm": algorithm, "callbacks": callbacks, "settings": settings}
         self._write_json("config.json", data)
         self._write_json("versions.json", versions())
-        self._metrics = (self.path / "metrics.jsonl").open("a")
 
     def write(self, step_type: str, step: int, data: Mapping[str, Any]) -> None:
         """Appends one row; numbers that are not finite become null."""
         row = {"step_type": step_type, "step": step, **data}
-        self._metrics.write(json.dumps(_finite(row), allow_nan=False) + "\n")
-        self._metrics.flush()
+        with (self.path / "metrics.jsonl").open("a") as metrics:
+            metrics.write(json.dumps(_finite(row), allow_nan=False) + "\n")
 
     def finish(self, result: TrainResult) -> None:
-        """Writes the policies, and closes the metrics."""
-        self._metrics.close()
+        """Writes the policies."""
         for which, policy in (("best", result.best_policy), ("last", result.policy)):
             flat = traverse_util.flatten_dict(policy.params, sep="/")
             arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}

@@ -4,7 +4,6 @@ gymnax is imported when the first environment is made: it brings plotting librar
 starts the JAX backend. It is called with JAX's default promotion rules, which it relies on.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -23,6 +22,7 @@ from jaxrl_cb.envs.environment import (
     tree_values,
 )
 from jaxrl_cb.errors import ConfigError, UnknownEnvError, UnsupportedEnvError, did_you_mean
+from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.types import EnvStep
 
 NEEDS_DOWNLOAD = {"MNISTBandit-bsuite": "it downloads a data set when it is made"}
@@ -98,7 +98,7 @@ def gymnasium_threshold(env_id: str) -> float | None:
 
 
 def _adapt(env, params, env_id, threshold, key) -> Environment:
-    with _default_promotion():
+    with default_promotion():
         num_actions = getattr(env.action_space(params), "n", None)
     if num_actions is None:
         raise UnsupportedEnvError(
@@ -107,17 +107,17 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
         )
 
     def reset(key):
-        with _default_promotion():
+        with default_promotion():
             obs, state = env.reset(key, params)
         return strong(state), strong(obs)
 
     def raw_step(key, state, action):
-        with _default_promotion():
+        with default_promotion():
             obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
             return state, obs, reward, terminated, env.is_truncated(state, params)
 
     def own_step(key_step, key_reset, state, action):
-        with _default_promotion():
+        with default_promotion():
             result = env.step(key_step, state, action, params)
         if len(result) != 6 or "final_observation" not in result[5]:
             raise UnsupportedEnvError(
@@ -148,9 +148,3 @@ def _time_limit(params: Any) -> int | None:
         return None if limit is None else operator.index(int(limit))
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-@contextlib.contextmanager
-def _default_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

@@ -17,6 +17,7 @@ from jaxrl_cb.learners.optimizer import OptimizerConfig
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
 from jaxrl_cb.ops.counters import take_credit, updates_after
 from jaxrl_cb.ops.epsilon import advance, epsilon_at, epsilon_greedy
+from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.ops.returns import n_step_transition
 from jaxrl_cb.types import (
@@ -304,7 +305,8 @@ class ReplayLearner:
             return jnp.mean(weight * losses)
 
         loss, gradient = jax.value_and_grad(loss_fn)(state.params)
-        direction, opt_state = self._optimizer().update(gradient, state.opt_state, state.params)
+        with default_promotion():
+            direction, opt_state = self._optimizer().update(gradient, state.opt_state, state.params)
         step_size = self.optimizer.step_size(hyperparams, state.num_updates)
         params = jax.tree.map(lambda p, d: p - step_size * d, state.params, direction)
         num_updates = state.num_updates + 1
