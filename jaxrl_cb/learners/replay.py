@@ -235,8 +235,8 @@ class ReplayLearner:
         """
         rate = self.replay.rate
         whole = rate.numerator // rate.denominator
-        buffer, rollout = state.buffer, state.rollout
         # The ring stays outside branches and loops: one that passed it on would copy it.
+        buffer, rollout = state.buffer, state.rollout
         learned, loss_sum = state.replace(buffer=None, rollout=None), jnp.float32(0.0)
         if whole:
             learned, loss_sum = self._updates(
@@ -260,7 +260,17 @@ class ReplayLearner:
     ) -> tuple[TrainState, Array]:
         """Gradient steps, their minibatches drawn and gathered at once."""
         gamma = learned.hyperparams.gamma
-        transitions, weights = self._sample(buffer, rollout, gamma, words=words)
+
+        def sample():
+            return self._sample(buffer, rollout, gamma, words=words)
+
+        def nothing():
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample))
+
+        # Always true, but the compiler cannot know. Without a branch it fuses the write of the
+        # newest row into the reads, and then has to copy the ring at every step.
+        filled = buffer.cursor.size >= self.replay.n_step
+        transitions, weights = lax.cond(filled, sample, nothing)
         minibatches = (transitions, weights, keys)
         if len(keys) == 1:
             return self._update(learned, *jax.tree.map(lambda x: x[0], minibatches))
