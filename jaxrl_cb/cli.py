@@ -133,15 +133,19 @@ class TrainBase:
         name = f"{self.env}__{self.algorithm}__{named.get('seed', 0)}__{stamp}"
         run_dir = self.run_dir or Path("runs") / name
         callbacks = _stop_callbacks(self.stop_at, self.env, named.get("env_kwargs"))
-        with Display() as display:
-            result = train(
-                *(self.env, self.algorithm),
-                callbacks=callbacks,
-                run_dir=run_dir,
-                on_epoch=display.on_epoch,
-                on_start=display.on_start,
-                **named,
-            )
+        try:
+            with Display() as display:
+                result = train(
+                    *(self.env, self.algorithm),
+                    callbacks=callbacks,
+                    run_dir=run_dir,
+                    on_epoch=display.on_epoch,
+                    on_start=display.on_start,
+                    **named,
+                )
+        except KeyboardInterrupt:
+            print(f"jaxrl-cb: what was done is in {run_dir}", file=sys.stderr)
+            raise
         display.summary(result, run_dir)
 
 

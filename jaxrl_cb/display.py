@@ -83,11 +83,11 @@ class Display:
                 f"{last:.1f}",
             )
         self.console.print(table)
-        if spec.reward_threshold is not None and not stopped.all():
-            left = int((~stopped).sum())
+        left = int((~stopped).sum())
+        if left and any(result.callbacks):
             self.console.print(
-                f"{left} of {len(stopped)} did not reach the stop within the budget "
-                f"(threshold {spec.reward_threshold:g}); more epochs: --max-epochs",
+                f"{left} of {len(stopped)} did not reach the stop within the budget; "
+                "--max-epochs gives more",
                 highlight=False,
             )
         seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())

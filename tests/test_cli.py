@@ -117,8 +117,10 @@ def test_help_lists_every_setting():
 def test_ctrl_c_keeps_what_was_done_and_exits_130(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxrl_cb", "train", "CartPole-v1", *TINY]
-        + ["--stop-at", "never", "--max-epochs", "100000", "--run-dir", str(folder)],
+        [
+            *(sys.executable, "-m", "jaxrl_cb", "train", "CartPole-v1", *TINY),
+            *("--stop-at", "never", "--max-epochs", "100000", "--run-dir", str(folder)),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

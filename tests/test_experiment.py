@@ -155,7 +155,7 @@ def test_wrong_settings_leave_no_folder(tmp_path):
 
 def test_missing_threshold_is_an_error_before_anything_runs():
     callbacks = TrainerCallbacks(epoch_stop_callback=EpochStopCallbackRewardThreshold())
-    with pytest.raises(ValueError, match="Catch-bsuite.*threshold"):
+    with pytest.raises(ValueError, match=r"Catch-bsuite.*threshold"):
         jaxrl_cb.train("Catch-bsuite", callbacks=callbacks, **TINY)
 
 

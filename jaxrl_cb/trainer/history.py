@@ -1,7 +1,7 @@
 """What a run remembers: one record per test phase, and the best parameters of each seed."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,21 +119,25 @@ class BestOfSeed:
         self.best: Best | None = None
         self._before: Best | None = None
 
-    def offer(self, test: Best) -> None:
-        """Takes a new test into account."""
+    def offer(self, score: float, epoch: int, params: Callable[[], PyTree]) -> None:
+        """Takes a new test into account; its parameters are only fetched if they are kept."""
         self._before = self.best
-        self._keep(test)
+        self._keep(score, epoch, params)
 
-    def confirm(self, test: Best, *, stopped: bool) -> None:
+    def confirm(
+        self, score: float, epoch: int, params: Callable[[], PyTree], *, stopped: bool
+    ) -> None:
         """Puts a confirmed mean in place of that of the test just offered.
 
         Args:
-            test: the same parameters, with the mean return of the confirmation.
+            score: mean return of the confirmation.
+            epoch: of the test.
+            params: gives the parameters.
             stopped: whether the run stops on it; such parameters are the best whatever came before.
         """
         self.best = None if stopped else self._before
-        self._keep(test)
+        self._keep(score, epoch, params)
 
-    def _keep(self, test: Best) -> None:
-        if self.best is None or test.score >= self.best.score:
-            self.best = test
+    def _keep(self, score: float, epoch: int, params: Callable[[], PyTree]) -> None:
+        if self.best is None or score >= self.best.score:
+            self.best = Best(score, epoch, params())

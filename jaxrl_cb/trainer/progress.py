@@ -1,12 +1,13 @@
 """What the host remembers of a run, and what contexts show of it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jaxrl_cb.trainer.context import TrainingContext
-from jaxrl_cb.trainer.history import Best, BestOfSeed, EpochRecord
+from jaxrl_cb.trainer.history import BestOfSeed, EpochRecord
 from jaxrl_cb.types import PyTree
 
 
@@ -59,7 +60,7 @@ class Progress:
         self.seconds["test"] += record.test_seconds
         for index, score in enumerate(record.mean.tolist()):
             if index not in self.ended:
-                self.best[index].offer(Best(score, self.epoch, params_of(index)))
+                self.best[index].offer(score, self.epoch, functools.partial(params_of, index))
 
     def end(self, index: int) -> None:
         """Notes that a seed stops now."""

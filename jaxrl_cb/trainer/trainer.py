@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jaxrl_cb.errors import ConfigError, JaxrlError
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.context import Environments, TrainingContext
-from jaxrl_cb.trainer.history import Best, EpochRecord, training_means
+from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.leaves import copied, to_numpy
 from jaxrl_cb.trainer.loggers import Logger, NullLogger
@@ -133,8 +134,8 @@ class Trainer:
             view.confirmed_score = None
             stop = self._hooks.should_stop(index, progress.epoch, float(record.mean[index]))
             if view.confirmed_score is not None:
-                test = Best(float(view.confirmed_score), progress.epoch, self._params_of(index))
-                progress.best[index].confirm(test, stopped=stop)
+                score, params = float(view.confirmed_score), partial(self._params_of, index)
+                progress.best[index].confirm(score, progress.epoch, params, stopped=stop)
             if stop:
                 self._members.park(index)
                 progress.end(index)
