@@ -30,13 +30,13 @@ def segment(start, final, decay_steps, env_step=0) -> EpsilonSegment:
     Arguments are those of `linear_decay`; arrays give leaves of that shape.
     """
     value = linear_decay(start, final, decay_steps, env_step)
-    steps_left = np.clip(np.asarray(decay_steps, np.int64) - env_step, 0, 2**31 - 1)
+    steps_left = np.maximum(np.asarray(decay_steps, np.int64) - env_step, 0)
     slope = (np.asarray(final, np.float64) - value) / np.maximum(steps_left, 1)
     shape = np.broadcast_shapes(value.shape, slope.shape)
     return EpsilonSegment(
         start=np.broadcast_to(np.float32(value), shape),
         slope=np.broadcast_to(np.float32(slope), shape),
-        steps_left=np.broadcast_to(np.int32(steps_left), shape),
+        steps_left=np.broadcast_to(np.int32(np.minimum(steps_left, 2**31 - 1)), shape),
         final=np.broadcast_to(np.float32(final), shape),
         offset=np.zeros(shape, np.int32),
     )

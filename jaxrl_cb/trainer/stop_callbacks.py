@@ -1,8 +1,10 @@
 """Stop callbacks on a reward threshold."""
 
+import math
+
 import numpy as np
 
-from jaxrl_cb.checks import check_int
+from jaxrl_cb.checks import check_float, check_int
 from jaxrl_cb.errors import ConfigError
 from jaxrl_cb.trainer.callbacks import EpochStopCallback
 from jaxrl_cb.trainer.context import TrainingContext
@@ -20,6 +22,8 @@ class EpochStopCallbackRewardThreshold(EpochStopCallback):
         threshold: mean undiscounted return, 0.0 and negative ones included; None takes the
             environment's own, ``context.envs.env.spec.reward_threshold``, at each call.
         """
+        if threshold is not None:
+            check_float("threshold", threshold, -math.inf)
         self.threshold = threshold
 
     def validate(self, context: TrainingContext) -> None:
