@@ -1,6 +1,7 @@
 """The replay learner: act, store, sample, learn, as pure functions over `TrainState`."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -12,11 +13,12 @@ from jaxrl_cb.algorithms.base import Algorithm
 from jaxrl_cb.buffers.ring import MASKED, TERMINATED, TRUNCATED, ReplayRing
 from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.learners import evaluation
+from jaxrl_cb.learners.acting import act, act_shape
 from jaxrl_cb.learners.exploration import Exploration
 from jaxrl_cb.learners.optimizer import OptimizerConfig
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
 from jaxrl_cb.ops.counters import take_credit, updates_after
-from jaxrl_cb.ops.epsilon import advance, epsilon_at, epsilon_greedy
+from jaxrl_cb.ops.epsilon import advance, epsilon_at
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.ops.returns import n_step_transition
@@ -26,7 +28,6 @@ from jaxrl_cb.types import (
     ChunkMetrics,
     Epsilon,
     Evaluation,
-    Experience,
     Hyperparams,
     PyTree,
     Rollout,
@@ -134,10 +135,12 @@ class ReplayLearner:
     def step(self, state: TrainState) -> tuple[TrainState, ChunkMetrics]:
         """One vector step: act in every environment, store, and take the gradient steps due."""
         epsilon = epsilon_at(state.epsilon.training)
-        rate, k = self.replay.rate, words_per_key(state.key)
-        most = -(-rate.numerator // rate.denominator)  # gradient steps
+        most = math.ceil(self.replay.rate)  # gradient steps
         key, act_words, sample_words, update_words = draw(
-            state.key, *(self._act_shape(k), (2, most, self.replay.batch_size), (most, 2, k))
+            state.key,
+            act_shape(self.num_envs, state.key),
+            (2, most, self.replay.batch_size),
+            (most, 2, words_per_key(state.key)),
         )
         state = state.replace(
             key=key,
@@ -179,50 +182,27 @@ class ReplayLearner:
         epsilon = jnp.float32(1.0) if random else epsilon_at(state.epsilon.training)
 
         def step(state, _):
-            key, words = draw(state.key, self._act_shape(words_per_key(state.key)))
+            key, words = draw(state.key, act_shape(self.num_envs, state.key))
             return self._collect(state.replace(key=key), words, epsilon)[0], None
 
         num_steps = self.replay.start_timesteps // self.num_envs
         return lax.scan(step, state, length=num_steps)[0] if num_steps else state
 
-    def _act_shape(self, words_per_key: int) -> tuple[int]:
-        """Words that acting takes: coin and action, two keys per environment, the network's key."""
-        return (self.num_envs * (2 + 2 * words_per_key) + words_per_key,)
-
     def _collect(
         self, state: TrainState, words: Array, epsilon: Array
     ) -> tuple[TrainState, ChunkMetrics]:
-        num_envs, k = self.num_envs, words_per_key(state.key)
-        explore, env, network = jnp.split(words, [2 * num_envs, 2 * num_envs * (1 + k)])
-        key_step, key_reset = as_key(env.reshape(2, num_envs, k), like=state.key)
-        rollout = state.rollout
+        """Acts once in every environment and stores what happened."""
         q_values = jax.vmap(self.algorithm.q_values, in_axes=(None, 0, None))
-        q = q_values(state.params, rollout.obs, as_key(network, like=state.key))
-        action = epsilon_greedy(explore.reshape(2, num_envs), q, epsilon)
-        result = jax.vmap(self.environment.step)(key_step, key_reset, rollout.env_state, action)
-        experience = Experience(
-            obs=rollout.obs,
-            action=action,
-            reward=result.reward,
-            terminated=result.terminated,
-            truncated=result.truncated,
-            final_obs=result.final_obs,
+        rollout, experience, return_sum, num_episodes = act(
+            self.environment,
+            lambda obs, key: q_values(state.params, obs, key),
+            state.rollout,
+            epsilon=epsilon,
+            words=words,
+            like=state.key,
         )
-        done = result.terminated | result.truncated
-        returns = rollout.episode_return + result.reward
         buffer = self._ring().add(state.buffer, experience)
-        metrics = ChunkMetrics(
-            loss_sum=jnp.float32(0.0),
-            return_sum=jnp.sum(jnp.where(done, returns, 0.0)),
-            num_episodes=jnp.sum(done, dtype=jnp.int32),
-            num_masked=buffer.num_masked,
-        )
-        rollout = Rollout(
-            env_state=result.state,
-            obs=result.obs,
-            episode_return=jnp.where(done, 0.0, returns),
-            episode_length=jnp.where(done, 0, rollout.episode_length + 1),
-        )
+        metrics = ChunkMetrics(jnp.float32(0.0), return_sum, num_episodes, buffer.num_masked)
         return state.replace(buffer=buffer, rollout=rollout), metrics
 
     def _learn(self, state: TrainState, words: Array, keys: Array) -> tuple[TrainState, Array]:
@@ -234,7 +214,7 @@ class ReplayLearner:
             keys: [count, 2], two keys for each gradient step.
         """
         rate = self.replay.rate
-        whole = rate.numerator // rate.denominator
+        whole = math.floor(rate)
         # The ring stays outside branches and loops: one that passed it on would copy it.
         buffer, rollout = state.buffer, state.rollout
         learned, loss_sum = state.replace(buffer=None, rollout=None), jnp.float32(0.0)
