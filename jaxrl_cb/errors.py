@@ -41,7 +41,7 @@ class RunFolderError(JaxrlError, ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the nearest known name, or an empty string."""
+    """Returns ``" (did you mean 'x'?)"`` for the nearest known name, or an empty string."""
     lowered = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""

@@ -119,9 +119,9 @@ def test_unknown_id_near_nothing_gets_no_suggestion():
 
 
 def test_unknown_parameter_is_refused_with_the_nearest_one():
-    with pytest.raises(ConfigError, match="'max_steps'; did you mean 'max_steps_in_episode'"):
+    with pytest.raises(ConfigError, match=r"'max_steps' \(did you mean 'max_steps_in_episode'"):
         make("CartPole-v1", {"max_steps": 5})
-    with pytest.raises(ConfigError, match="no parameter 'row'; did you mean 'rows'"):
+    with pytest.raises(ConfigError, match=r"'row' \(did you mean 'rows'"):
         make("Catch-bsuite", {"row": 5})
 
 
@@ -532,3 +532,60 @@ def test_state_may_hold_a_random_key():
     result = jax.jit(environment.step)(key, key, key, jnp.int32(0))
     expected = jax.random.key_data(jax.random.split(key)[0])
     np.testing.assert_array_equal(jax.random.key_data(result.state), expected)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: make(gymnax.environments.classic_control.cartpole.CartPole), "write CartPole"),
+        (lambda: make("CartPole-v1", {"max_steps_in_episode": "3"}), "must be a number"),
+        (lambda: make("CartPole-v1", {1: 2}), "must be a name"),
+        (lambda: make(None), "None"),
+        (lambda: make((1, 2, 3)), "tuple of 3"),
+    ],
+)
+def test_what_is_no_environment_is_refused_in_words(build, words):
+    with pytest.raises((ConfigError, TypeError), match=words):
+        build()
+
+
+def one_step(obs=None, reward=0.0, terminated=False):
+    """Two functions whose step gives what it is told to."""
+    obs = jnp.zeros(2) if obs is None else obs
+
+    def reset(key):
+        return jnp.int32(0), obs
+
+    def step(key, state, action):
+        flag = jnp.asarray(terminated)
+        return state + 1, obs, jnp.asarray(reward), flag, jnp.asarray(False)
+
+    return reset, step
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "words"),
+    [
+        ({"obs": {"x": 1}}, {}, "one array"),
+        ({"reward": [1.0, 2.0]}, {}, "reward has shape"),
+        ({"terminated": [True, False]}, {}, "terminated has shape"),
+        ({}, {"num_actions": 0}, "num_actions=0"),
+        ({}, {"time_limit": 0}, "time_limit=0"),
+        ({}, {"time_limit": 5.5}, r"time_limit=5\.5"),
+    ],
+)
+def test_functions_that_do_not_fit_are_refused_in_words(parts, options, words):
+    with pytest.raises((ConfigError, TypeError), match=words):
+        functional(*one_step(**parts), **{"num_actions": 2, "time_limit": 5, **options})
+
+
+def test_numbers_that_a_cast_would_lose_are_refused():
+    def reset(key):
+        return jnp.uint8(0), jnp.zeros(2, jnp.uint8)
+
+    def step(key, state, action):
+        wide = jnp.full(2, 300, jnp.int32)
+        return state, wide, jnp.float32(0), jnp.bool_(False), jnp.bool_(False)
+
+    with pytest.raises(UnsupportedEnvError, match="obs is int32"):
+        functional(reset, step, num_actions=2, time_limit=5)

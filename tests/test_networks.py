@@ -203,8 +203,7 @@ def test_gradient_of_the_loss_moves_only_the_chosen_action_by_the_error():
     assert gradient.tolist() == [[0.0, 0.0, 1.0], [0.0, 0.0, 2.0]]  # clipped to 1
 
 
-@pytest.mark.parametrize("loss_name", ["squared", "huber"])
-@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize(("loss_name", "dueling"), [("squared", False), ("huber", True)])
 def test_gradient_of_the_loss_is_that_of_finite_differences(loss_name, dueling):
     network, params = network_and_params(layer_norm=True, dueling=dueling)
     dqn = DQN(network, loss_name=loss_name)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxrl_cb.checks import check_choice
 from jaxrl_cb.ops.losses import LOSSES
 from jaxrl_cb.ops.targets import double_target, max_target
 from jaxrl_cb.types import Array, PyTree, Transition
@@ -23,6 +24,9 @@ class DQN:
     network: Any
     double: bool = True
     loss_name: str = "squared"
+
+    def __post_init__(self):
+        check_choice("loss", self.loss_name, LOSSES)
 
     def init(self, key: Array, obs: Array) -> PyTree:
         return self.network.init(key, obs)

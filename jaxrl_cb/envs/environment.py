@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_cb.checks import check_int
 from jaxrl_cb.errors import UnsupportedEnvError
 from jaxrl_cb.types import Array, EnvStep, PyTree
 
@@ -101,14 +102,17 @@ def functional(
     Raises:
         UnsupportedEnvError: the functions do not fit each other; the message says where.
     """
-    _, obs = jax.eval_shape(reset, jax.random.key(0))
+    check_int("num_actions", num_actions, 1)
+    if time_limit is not None:
+        check_int("time_limit", time_limit, 1)
+    _, obs = _shapes(reset)
+    if not hasattr(obs, "shape"):
+        raise UnsupportedEnvError(
+            f"environment {id!r}: the observation is a {type(obs).__name__}; it must be one array"
+        )
     spec = EnvSpec(id, tuple(obs.shape), obs.dtype.name, num_actions, time_limit, reward_threshold)
 
-    def reset_strong(key):
-        state, obs = reset(key)
-        return strong(state), strong(obs)
-
-    def step_checked(key, env_state, action):
+    def checked_step(key, env_state, action):
         result = step(key, env_state, action)
         if len(result) != 5:
             raise UnsupportedEnvError(
@@ -118,25 +122,62 @@ def functional(
         return result
 
     key = ("functional", ByIdentity(reset), ByIdentity(step), spec)
-    return conformed(Environment(spec, reset_strong, resetting(reset_strong, step_checked), key))
+    return resetting(spec, reset, checked_step, key)
 
 
-def resetting(reset: Callable[..., Any], step: Callable[..., Any]) -> Callable[..., EnvStep]:
+def resetting(
+    spec: EnvSpec, reset: Callable[..., Any], step: Callable[..., Any], cache_key: Hashable
+) -> Environment:
     """Adds the automatic reset to a `step` that gives (state, obs, reward, terminated, truncated).
 
     The observation that the action led to is kept as `final_obs`.
     """
+    like_state, like_obs = _shapes(reset)
 
     def step_and_reset(key_step, key_reset, env_state, action):
         stepped, final_obs, reward, terminated, truncated = step(key_step, env_state, action)
-        fresh, fresh_obs = reset(key_reset)
-        done = jnp.logical_or(terminated, truncated)
-        next_state, next_obs = jax.tree.map(
-            lambda a, b: jnp.where(done, a, b), (fresh, fresh_obs), (stepped, final_obs)
+        stepped = _matched(spec.id, "state", stepped, like_state)
+        final_obs = _matched(spec.id, "obs", final_obs, like_obs)
+        terminated = _scalar(spec.id, "terminated", terminated).astype(bool)
+        truncated = _scalar(spec.id, "truncated", truncated).astype(bool)
+        done = terminated | truncated
+        state, obs = jax.tree.map(
+            lambda fresh, stepped: jnp.where(done, fresh, stepped),
+            strong(reset(key_reset)),
+            (stepped, final_obs),
         )
-        return EnvStep(next_state, next_obs, reward, terminated, truncated, final_obs)
+        return EnvStep(state, obs, reward, terminated, truncated, final_obs)
 
-    return step_and_reset
+    return conformed(spec, reset, step_and_reset, cache_key)
+
+
+def conformed(
+    spec: EnvSpec, reset: Callable[..., Any], step: Callable[..., EnvStep], cache_key: Hashable
+) -> Environment:
+    """An environment whose step returns the types that its reset returns.
+
+    Rewards become float32 and flags bool. A state or an observation whose shape changes, or whose
+    numbers would be lost in a cast, is an error, as nothing could carry it.
+
+    Raises:
+        UnsupportedEnvError: naming the leaf.
+    """
+    like_state, like_obs = _shapes(reset)
+
+    def cast_step(key_step, key_reset, state, action):
+        result = step(key_step, key_reset, state, action)
+        return EnvStep(
+            state=_matched(spec.id, "state", result.state, like_state),
+            obs=_matched(spec.id, "obs", result.obs, like_obs),
+            reward=_scalar(spec.id, "reward", result.reward).astype(jnp.float32),
+            terminated=_scalar(spec.id, "terminated", result.terminated).astype(bool),
+            truncated=_scalar(spec.id, "truncated", result.truncated).astype(bool),
+            final_obs=_matched(spec.id, "final obs", result.final_obs, like_obs),
+        )
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jax.eval_shape(cast_step, key, key, like_state, jax.ShapeDtypeStruct((), jnp.int32))
+    return Environment(spec, lambda key: strong(reset(key)), cast_step, cache_key)
 
 
 def strong(tree: PyTree) -> PyTree:
@@ -144,55 +185,42 @@ def strong(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)
 
 
-def conformed(environment: Environment) -> Environment:
-    """Casts what `step` returns to the types of `reset`, and checks that shapes agree.
+def _shapes(reset: Callable[..., Any]) -> tuple[PyTree, Any]:
+    return jax.eval_shape(lambda: strong(reset(jax.random.key(0))))
 
-    Rewards become float32 and flags bool. A state or an observation whose shape changes, or that
-    turns from an integer into a float, is an error, as nothing could carry it.
 
-    Raises:
-        UnsupportedEnvError: naming the leaf.
-    """
-    spec = environment.spec
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    like_state, like_obs = jax.eval_shape(environment.reset, key)
-    like = {"state": like_state, "obs": like_obs}
-
-    def cast(new, old, path):
-        new_dtype = jnp.result_type(new)
-        if jnp.shape(new) != old.shape or not _carries(new_dtype, old.dtype):
-            raise UnsupportedEnvError(
-                f"environment {spec.id!r}: {path} is {new_dtype}{list(jnp.shape(new))} after a "
-                f"step but {old.dtype}{list(old.shape)} after a reset; make both the same"
-            )
-        return jax.lax.convert_element_type(new, old.dtype) if new_dtype != old.dtype else new
-
-    def step(key_step, key_reset, state, action):
-        result = environment.step(key_step, key_reset, state, action)
-        new = {"state": result.state, "obs": strong(result.obs)}
-        if jax.tree.structure(new) != jax.tree.structure(like):
-            raise UnsupportedEnvError(
-                f"environment {spec.id!r}: the state of a step has another structure than that of "
-                f"a reset: {jax.tree.structure(new['state'])} and {jax.tree.structure(like_state)}"
-            )
-        new = jax.tree_util.tree_map_with_path(
-            lambda path, a, b: cast(a, b, jax.tree_util.keystr(path)), new, like
-        )
-        return EnvStep(
-            state=strong(new["state"]),
-            obs=new["obs"],
-            reward=jnp.asarray(result.reward).astype(jnp.float32).reshape(()),
-            terminated=jnp.asarray(result.terminated).astype(bool).reshape(()),
-            truncated=jnp.asarray(result.truncated).astype(bool).reshape(()),
-            final_obs=cast(strong(result.final_obs), like_obs, "final observation"),
+def _matched(env_id: str, what: str, new: PyTree, like: PyTree) -> PyTree:
+    """`new` with the dtypes of `like`; an error where a leaf does not fit."""
+    if jax.tree.structure(new) != jax.tree.structure(like):
+        raise UnsupportedEnvError(
+            f"environment {env_id!r}: the {what} has the structure {jax.tree.structure(new)} after "
+            f"a step but {jax.tree.structure(like)} after a reset; make both the same"
         )
 
-    jax.eval_shape(step, key, key, like_state, jax.ShapeDtypeStruct((), jnp.int32))
-    return dataclasses.replace(environment, step=step)
+    def leaf(path, new, old):
+        dtype = jnp.result_type(new)
+        if jnp.shape(new) != old.shape or not _carries(dtype, old.dtype):
+            name = what + jax.tree_util.keystr(path)
+            raise UnsupportedEnvError(
+                f"environment {env_id!r}: {name} is {dtype}{list(jnp.shape(new))} after a step but "
+                f"{old.dtype}{list(old.shape)} after a reset; make both the same"
+            )
+        return jax.lax.convert_element_type(new, old.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, new, like)
 
 
 def _carries(new: Any, old: Any) -> bool:
-    if new == old:
-        return True
-    both = [jnp.issubdtype(x, jnp.integer) or x == np.bool_ for x in (new, old)]
-    return all(both) or (jnp.issubdtype(new, jnp.number) and jnp.issubdtype(old, jnp.floating))
+    """Whether numbers of one dtype can be kept in another: safely, or as a float."""
+    if new == old or jnp.issubdtype(old, jnp.floating):
+        return new == old or jnp.issubdtype(new, jnp.number) or new == np.bool_
+    plain = jnp.issubdtype(new, jnp.integer) or new == np.bool_
+    return plain and np.can_cast(np.dtype(new), np.dtype(old), "safe")
+
+
+def _scalar(env_id: str, what: str, value: Any) -> Array:
+    if jnp.shape(value) != ():
+        raise UnsupportedEnvError(
+            f"environment {env_id!r}: {what} has shape {jnp.shape(value)}; expected one number"
+        )
+    return jnp.asarray(value)

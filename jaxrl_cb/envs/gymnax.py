@@ -21,7 +21,13 @@ from jaxrl_cb.envs.environment import (
     strong,
     tree_values,
 )
-from jaxrl_cb.errors import ConfigError, UnknownEnvError, UnsupportedEnvError, did_you_mean
+from jaxrl_cb.errors import (
+    ConfigError,
+    ConfigTypeError,
+    UnknownEnvError,
+    UnsupportedEnvError,
+    did_you_mean,
+)
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.types import EnvStep
 
@@ -45,13 +51,16 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     registry = importlib.import_module("gymnax.registration")._registry
     if env_id not in registry:
         raise UnknownEnvError(
-            f"env={env_id!r} is not a gymnax environment{did_you_mean(env_id, registry)}. "
-            "gymnax.registered_envs lists them; any environment object can be passed instead"
+            f"env={env_id!r} is not a gymnax environment{did_you_mean(env_id, registry)}; "
+            "gymnax.registered_envs lists them, and any environment object can be passed instead"
         )
     if env_id in NEEDS_DOWNLOAD:
         raise UnsupportedEnvError(f"env={env_id!r} is not supported: {NEEDS_DOWNLOAD[env_id]}")
     arguments = set(inspect.signature(registry[env_id]).parameters)
-    env, params = gymnax.make(env_id, **{k: v for k, v in env_kwargs.items() if k in arguments})
+    if any(not isinstance(name, str) for name in env_kwargs):
+        raise ConfigTypeError(f"env_kwargs={env_kwargs!r}: every key must be a name")
+    with default_promotion():
+        env, params = gymnax.make(env_id, **{k: v for k, v in env_kwargs.items() if k in arguments})
     fields = {field.name for field in dataclasses.fields(params)}
     unknown = set(env_kwargs) - fields - arguments
     if unknown:
@@ -61,6 +70,9 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
             f"{did_you_mean(name, fields | arguments)}. "
             f"It has {', '.join(sorted(fields | arguments))}"
         )
+    for name, value in env_kwargs.items():
+        if isinstance(getattr(params, name, None), int | float) and isinstance(value, str):
+            raise ConfigTypeError(f"env_kwargs: {name}={value!r} of {env_id} must be a number")
     params = params.replace(**{k: v for k, v in env_kwargs.items() if k in fields})
     constructed = tuple(sorted((k, repr(v)) for k, v in env_kwargs.items() if k in arguments))
     maker = ByIdentity(registry[env_id])
@@ -109,7 +121,7 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
     def reset(key):
         with default_promotion():
             obs, state = env.reset(key, params)
-        return strong(state), strong(obs)
+        return state, obs
 
     def raw_step(key, state, action):
         with default_promotion():
@@ -127,7 +139,7 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
         obs, state, reward, terminated, truncated, info = result
         return EnvStep(state, obs, reward, terminated, truncated, info["final_observation"])
 
-    _, obs = jax.eval_shape(reset, jax.eval_shape(lambda: jax.random.key(0)))
+    _, obs = jax.eval_shape(lambda: strong(reset(jax.random.key(0))))
     spec = EnvSpec(
         id=env_id,
         obs_shape=tuple(obs.shape),
@@ -138,8 +150,9 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
     )
     # Base.step splits its key and resets; resetting does the same with two keys drawn beforehand.
     base = importlib.import_module("gymnax.environments.environment").Environment
-    step = resetting(reset, raw_step) if type(env).step is base.step else own_step
-    return conformed(Environment(spec, reset, step, key))
+    if type(env).step is base.step:
+        return resetting(spec, reset, raw_step, key)
+    return conformed(spec, reset, own_step, key)
 
 
 def _time_limit(params: Any) -> int | None:

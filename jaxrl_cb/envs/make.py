@@ -28,6 +28,8 @@ def make(env: Any, env_kwargs: Mapping[str, Any] | None = None) -> Environment:
         return env
     if env is None or isinstance(env, bool | int | float):
         raise ConfigTypeError(f"env={env!r} is neither an environment id nor an environment")
+    if isinstance(env, type):
+        raise ConfigTypeError(f"env is the class {env.__name__}; write {env.__name__}()")
     if isinstance(env, tuple):
         if len(env) != 2:
             raise ConfigTypeError(f"env is a tuple of {len(env)}; expected (env, params)")

@@ -48,9 +48,9 @@ class EpochTrainCallbackDQNEpsLinearDecay(EpochTrainCallback):
         array = np.asarray(decay_steps)
         if array.dtype.kind not in "iuf":
             raise CallbackTypeError(f"{type(self).__name__}: decay_steps={decay_steps!r}")
-        if not np.all(array >= 0):
+        if not np.all((array >= 0) & (array == np.floor(array)) & (array < np.inf)):
             raise CallbackValueError(
-                f"{type(self).__name__}: decay_steps={decay_steps} must be 0 or more"
+                f"{type(self).__name__}: decay_steps={decay_steps} must be whole and 0 or more"
             )
         self.decay_steps = decay_steps
 

@@ -1,0 +1,48 @@
+"""What the compiled programs do to large arrays: nothing but write a row and read a batch."""
+
+import re
+
+import jax
+import pytest
+
+from jaxrl_cb.algorithms import DQN
+from jaxrl_cb.envs import make
+from jaxrl_cb.learners import ReplayConfig, ReplayLearner, TargetConfig
+from jaxrl_cb.networks import MLP
+from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs
+
+ROWS, ENVS = 1000, 10
+
+
+def compiled_chunk(samples_per_insert, width=1, n_step=1):
+    sizes = ReplayConfig(
+        num_envs=ENVS,
+        buffer_size=ROWS * ENVS,
+        batch_size=32,
+        samples_per_insert=samples_per_insert,
+        start_timesteps=40,
+        n_step=n_step,
+    )
+    target = TargetConfig(tau=1.0, target_update_period=10)
+    learner = ReplayLearner(make("CartPole-v1"), DQN(MLP(2, (16,))), sizes, target)
+    plan = ProgramPlan(width, (50,), 2, jax.local_devices()[0])
+    return compile_programs(learner, plan).chunks[50]
+
+
+# One gradient step for each vector step, three for two, and one for two.
+@pytest.mark.parametrize(("rate", "width"), [(3.2, 1), (4.8, 1), (1.6, 2)])
+def test_no_step_copies_a_ring(rate, width):
+    """Of any of the ring's arrays: [T, E, ...] in the program's text, with [S] in front."""
+    text = compiled_chunk(rate, width).as_text()
+    ring = rf"\w+\[(?:{width},)?{ROWS},{ENVS}[\],]"
+    operations = set(re.findall(rf"= {ring}\S* (\S+?)\(", text))
+    assert "dynamic-update-slice" in operations
+    assert not operations & {"copy", "select", "transpose", "concatenate", "gather", "scatter"}
+
+
+def test_the_chunk_needs_no_second_ring():
+    chunk = compiled_chunk(3.2)
+    memory = chunk.memory_analysis()
+    ring = ROWS * ENVS * (4 * 4 + 4 + 1 + 1)  # observation, reward, action, ending
+    assert memory.alias_size_in_bytes > ring  # given over, not copied
+    assert memory.temp_size_in_bytes < ring / 2
