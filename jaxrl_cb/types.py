@@ -142,5 +142,6 @@ class ChunkMetrics(NamedTuple):
 class Evaluation(NamedTuple):
     """One complete episode for each of N test environments."""
 
-    returns: Any  # [N] float32, undiscounted; NaN if the declared time limit did not hold
+    returns: Any  # [N] float32, undiscounted
     lengths: Any  # [N] int32
+    is_complete: Any  # [N] bool, False where the declared time limit did not end the episode

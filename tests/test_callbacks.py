@@ -690,13 +690,13 @@ def hooks(train=None, test=None, stop=None, views=1, envs=None):
 )
 def test_bool_like_answers_decide(answer):
     given, expected = answer
-    assert hooks(stop=Answer(given)).should_stop(0, 1, 0.0) is expected
+    assert hooks(stop=Answer(given)).ask(0, 1, 0.0)[0] is expected
 
 
 @pytest.mark.parametrize("answer", [None, "no", "", b"no", [True], np.array([True]), object(), {}])
 def test_other_answers_are_type_errors_that_name_the_callback(answer):
     with pytest.raises(TypeError, match=r"Answer.*should_stop"):
-        hooks(stop=Answer(answer)).should_stop(0, 1, 0.0)
+        hooks(stop=Answer(answer)).ask(0, 1, 0.0)
 
 
 def test_every_stop_callback_is_asked_once_and_any_true_stops():
@@ -714,7 +714,7 @@ def test_every_stop_callback_is_asked_once_and_any_true_stops():
                 return self.answer
 
         callbacks = [Counted(first), Counted(second)]
-        assert hooks(stop=callbacks).should_stop(0, 3, 2.5) is expected
+        assert hooks(stop=callbacks).ask(0, 3, 2.5)[0] is expected
         assert asked == [(callbacks[0], 2.5), (callbacks[1], 2.5)]
 
 
@@ -736,7 +736,7 @@ def test_errors_pass_through_with_a_note(kind, error):
     call = {
         "train": lambda: made.on_train(7, 80),
         "test": lambda: made.on_test(7, 80),
-        "stop": lambda: made.should_stop(0, 7, 1.0),
+        "stop": lambda: made.ask(0, 7, 1.0)[0],
     }[kind]
     with pytest.raises(type(error)) as caught:
         call()
@@ -754,11 +754,11 @@ def test_a_missing_threshold_shows_before_anything_runs():
 def test_each_of_several_seeds_has_its_own_copies():
     user = Patience(1)
     made = hooks(stop=user, views=3)
-    assert made.should_stop(0, 1, 5.0) is False
-    assert made.should_stop(1, 1, 9.0) is False
-    assert made.should_stop(0, 2, 4.0) is True
-    assert made.should_stop(1, 2, 10.0) is False
-    assert made.should_stop(2, 2, 1.0) is False  # as new
+    assert made.ask(0, 1, 5.0)[0] is False
+    assert made.ask(1, 1, 9.0)[0] is False
+    assert made.ask(0, 2, 4.0)[0] is True
+    assert made.ask(1, 2, 10.0)[0] is False
+    assert made.ask(2, 2, 1.0)[0] is False  # as new
     assert [callback.seen for callback in made.stop_callbacks()] == [[5.0, 4.0], [9.0, 10.0], [1.0]]
     assert user.seen == []
 
@@ -766,6 +766,6 @@ def test_each_of_several_seeds_has_its_own_copies():
 def test_one_seed_uses_the_users_own_object():
     user = Patience(1)
     made = hooks(stop=user)
-    made.should_stop(0, 1, 5.0)
+    made.ask(0, 1, 5.0)
     assert made.stop_callbacks() == [user]
     assert user.seen == [5.0]

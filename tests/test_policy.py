@@ -44,7 +44,8 @@ def test_shapes_of_one_observation_and_of_batches(num_seeds):
     for size in (1, 2, 3, 5, 0):
         batch = observations(size)
         assert policy.q_values(batch).shape == (*lead, size, 3)
-        assert policy.act(batch).shape == policy.act(batch, key).shape == (*lead, size)
+        assert policy.act(batch).shape == (*lead, size)
+    assert policy.act(observations(5), key).shape == (*lead, 5)
     for answer in (policy.act(one), policy.act(one, key), policy.q_values(one)):
         assert isinstance(answer, np.ndarray | np.generic)
     assert policy.act(one).dtype == policy.act(one, key).dtype == np.int32

@@ -92,7 +92,10 @@ class Table:
 
 @functools.cache
 def puppet_environment(values=VALUES):
-    """Episodes of 20 steps, but COIN as the first action ends half of all starts at once."""
+    """Episodes of 20 steps, but COIN as the first action ends half of all starts at once.
+
+    The declared time limit of 25 is an upper bound.
+    """
 
     def reset(key):
         return (jnp.int32(0), jax.random.bernoulli(key)), jnp.zeros((1,))
@@ -1570,12 +1573,18 @@ def test_epochs_that_the_environments_do_not_divide_are_refused():
     assert "84" in str(caught.value)
 
 
-def test_chunks_do_not_change_a_bit(plain):
-    params = dataclasses.replace(CARTPOLE, chunk_num_steps=28)
-    assert params.chunk_lengths(4) == [7, 7, 6]
-    result = trainer(chunk_num_steps=28).run()
-    assert differing(result.state, plain.state) == []
-    for mine, other in zip(rows(result.history), rows(plain.history), strict=True):
+def test_chunks_do_not_change_a_bit():
+    def run(**params):
+        decay = EpochTrainCallbackDQNEpsLinearDecay(1.0, 0.05, 3000)
+        learner = puppet(learning_rate=0.01)
+        return puppet_trainer(decay, learner=learner, max_epochs=2, **params).run()
+
+    params = dataclasses.replace(PUPPET, chunk_num_steps=700)
+    assert params.chunk_lengths(8) == [84, 83, 83]
+    whole, cut = run(), run(chunk_num_steps=700)
+    assert whole.state.params["q"].any()
+    assert differing(cut.state, whole.state) == []
+    for mine, other in zip(rows(cut.history), rows(whole.history), strict=True):
         for name in ("train_loss", "train_return"):  # sums of float32, in another order
             np.testing.assert_allclose(mine.pop(name), other.pop(name), rtol=1e-5)
         assert differing(mine, other) == []

@@ -55,4 +55,4 @@ def evaluate(
     alive = jnp.ones((num_episodes,), bool)
     carry = (env_state, obs, zeros, alive, jnp.zeros((num_episodes,), jnp.int32), key)
     _, _, returns, alive, lengths, _ = jax.lax.while_loop(unfinished, step, carry)
-    return Evaluation(returns=jnp.where(alive, jnp.nan, returns), lengths=lengths)
+    return Evaluation(returns=returns, lengths=lengths, is_complete=~alive)

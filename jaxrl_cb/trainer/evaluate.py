@@ -41,7 +41,18 @@ def play(
         program(jax.tree.unflatten(structure, own), np.uint32(seed), np.float32(epsilon))
         for own in each
     ]
+    check_complete(environment, np.stack([result.is_complete for result in results]))
     return np.stack([np.asarray(result.returns) for result in results])
+
+
+def check_complete(environment: Environment, is_complete: np.ndarray) -> None:
+    """Raises ConfigError if an episode did not end within the environment's time limit."""
+    if not np.all(is_complete):
+        spec = environment.spec
+        raise ConfigError(
+            f"environment {spec.id!r} did not end an episode within its declared time limit of "
+            f"{spec.time_limit} steps; its step has to set truncated by then"
+        )
 
 
 @functools.lru_cache(maxsize=8)

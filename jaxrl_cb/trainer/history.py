@@ -1,6 +1,7 @@
 """What a run remembers: one record per test phase, and the best parameters of each seed."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -139,5 +140,6 @@ class BestOfSeed:
         self._keep(score, epoch, params)
 
     def _keep(self, score: float, epoch: int, params: Callable[[], PyTree]) -> None:
-        if self.best is None or score >= self.best.score:
+        best = self.best
+        if best is None or math.isnan(best.score) or score >= best.score:
             self.best = Best(score, epoch, params())

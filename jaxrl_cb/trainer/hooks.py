@@ -2,13 +2,20 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl_cb.errors import CallbackTypeError
 from jaxrl_cb.trainer.callbacks import EpochStopCallback, TrainerCallbacks
 from jaxrl_cb.trainer.context import TrainingContext
+
+
+class Confirmation(NamedTuple):
+    """What a stop callback found that tested again: the mean return, and whether it stops."""
+
+    score: float
+    stops: bool
 
 
 class Hooks:
@@ -47,13 +54,22 @@ class Hooks:
         for callback, function in self.test:
             _call(callback, "callback", epoch, function, epoch, env_step)
 
-    def should_stop(self, index: int, epoch: int, mean_reward: float) -> bool:
-        """Asks every stop callback of one seed, once each; any True stops it."""
-        answers = [
-            _as_bool(c, _call(c, "should_stop", epoch, fn, mean_reward))
-            for c, fn in self.stop[index]
-        ]
-        return any(answers)
+    def ask(self, index: int, epoch: int, mean_reward: float) -> tuple[bool, list[Confirmation]]:
+        """Asks every stop callback of one seed, once each; any True stops it.
+
+        Returns:
+            Whether the seed stops, and what callbacks found that tested again.
+        """
+        view, stop, confirmations = self.views[index], False, []
+        for callback, function in self.stop[index]:
+            view.confirmed_score = None
+            answer = _as_bool(
+                callback, _call(callback, "should_stop", epoch, function, mean_reward)
+            )
+            if view.confirmed_score is not None:
+                confirmations.append(Confirmation(float(view.confirmed_score), answer))
+            stop = stop or answer
+        return stop, confirmations
 
     def stop_callbacks(self) -> list[Any]:
         """The stop callbacks of each seed, as they were given: one, a list, or None."""
@@ -90,7 +106,7 @@ def _call(callback: Any, hook: str, epoch: int, function: Callable, *arguments: 
 
 def _as_bool(callback: Any, answer: Any) -> bool:
     scalar = None if answer is None or isinstance(answer, str | bytes) else np.asarray(answer)
-    if scalar is None or scalar.ndim or scalar.dtype.kind not in "biuf":
+    if scalar is None or scalar.ndim or scalar.dtype.kind not in "biu":
         raise CallbackTypeError(
             f"{type(callback).__name__}.should_stop returned {answer!r}; expected True or False"
         )

@@ -21,8 +21,14 @@ def is_key(leaf: Any) -> bool:
 
 
 def copied(tree: PyTree) -> PyTree:
-    """A copy on the device that no later chunk consumes."""
-    return jax.tree.map(lambda x: jax.device_put(x, x.sharding, may_alias=False), tree)
+    """A copy that no later chunk consumes."""
+
+    def copy(leaf):
+        if isinstance(leaf, np.ndarray):
+            return leaf.copy()
+        return jax.device_put(leaf, leaf.sharding, may_alias=False)
+
+    return jax.tree.map(copy, tree)
 
 
 def to_numpy(tree: PyTree) -> PyTree:

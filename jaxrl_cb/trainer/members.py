@@ -25,6 +25,7 @@ class Group:
 
     indices: tuple[int, ...]
     programs: Programs
+    device: Any
     state: TrainState
 
 
@@ -61,7 +62,7 @@ class Members:
             programs = compile_programs(learner, plan)
             indices = tuple(range(first, first + width))
             state = programs.init(*_initial_arrays([seeds[i] for i in indices], initial, device))
-            self.groups.append(Group(indices, programs, state))
+            self.groups.append(Group(indices, programs, device, state))
 
     def run_chunk(self, length: int) -> list[ChunkMetrics]:
         """Runs `length` vector steps of every running seed; returns the groups' metrics."""
@@ -72,12 +73,15 @@ class Members:
         return metrics
 
     def gather(self, per_group: Sequence[PyTree]) -> PyTree:
-        """Per-group results of running groups as NumPy arrays [S, ...]; NaN or -1 where stopped."""
+        """Per-group results of running groups as NumPy arrays [S, ...]; filled where stopped.
+
+        Stopped seeds get NaN, -1 or True.
+        """
         indices = [i for group in self._running_groups() for i in group.indices]
 
         def join(*parts):
             joined = np.concatenate([np.asarray(part) for part in parts])
-            fill = np.nan if joined.dtype.kind == "f" else -1
+            fill = {"f": np.nan, "b": True}.get(joined.dtype.kind, -1)
             result = np.full((self.num_seeds, *joined.shape[1:]), fill, joined.dtype)
             result[indices] = joined
             result[[i for i in range(self.num_seeds) if i not in self.running]] = fill
@@ -93,7 +97,7 @@ class Members:
             indices: the seeds; those that have stopped are left out.
 
         Returns:
-            An `Evaluation` of NumPy arrays [S, N], NaN (lengths -1) where not tested.
+            An `Evaluation` of NumPy arrays [S, N]; returns are NaN and lengths -1 where not tested.
         """
         results = []
         for group in self._running_groups():
@@ -106,7 +110,11 @@ class Members:
             phase = jax.device_put(phase, epsilon.sharding)
             results.append(group.programs.evaluate(state.params, epsilon, state.test_key, phase))
         shape = (len(self.groups[0].indices), self.num_test_episodes)
-        absent = Evaluation(np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32))
+        absent = Evaluation(
+            returns=np.full(shape, np.nan, np.float32),
+            lengths=np.full(shape, -1, np.int32),
+            is_complete=np.ones(shape, bool),
+        )
         return self.gather([absent if result is None else result for result in results])
 
     def state(self, indices: Sequence[int]) -> TrainState:
@@ -130,7 +138,7 @@ class Members:
     def replace_state(self, indices: Sequence[int], new: TrainState) -> None:
         """Puts a state in place of that of some seeds, leaf by leaf (see `leaves.replaced`)."""
         for group in self.groups:
-            if group.indices == tuple(indices):
+            if group.indices == tuple(indices) and not set(indices) & set(self._parked):
                 group.state = leaves.replaced(group.state, new)
                 return
         small, axes = new.replace(buffer=None, rollout=None), self._small_axes
@@ -166,15 +174,19 @@ class Members:
         self._parked[index] = small
 
     def restore(self, index_states: Sequence[TrainState], running: Sequence[int]) -> None:
-        """Puts back what `state([i])` gave for each seed i."""
-        for index, state in enumerate(index_states):
-            if index in running or self.num_seeds == 1:
-                self._replace_member(index, state)
-        for index in range(self.num_seeds):
-            if index not in running:
-                self.park(index)
-                if self.num_seeds > 1:
-                    self._parked[index] = index_states[index]
+        """Puts back what `state([i])` gave for each seed i, whatever has happened since."""
+        self.running = list(running)
+        parked = [i for i in range(self.num_seeds) if i not in running]
+        self._parked = {i: index_states[i] for i in parked} if self.num_seeds > 1 else {}
+        for group in self.groups:
+            live = [index_states[i] for i in group.indices if index_states[i].buffer is not None]
+            if live:  # a stopped seed's place in a group of several is taken by any that runs
+                states = [index_states[i] for i in group.indices]
+                states = [live[0] if state.buffer is None else state for state in states]
+                state = leaves.stacked(states, self._axes)
+            else:
+                state = index_states[group.indices[0]]
+            group.state = jax.device_put(leaves.copied(state), group.device)
 
     def _running_groups(self) -> list[Group]:
         return [g for g in self.groups if set(g.indices) & set(self.running)]
@@ -193,8 +205,10 @@ class Members:
     def _replace_member(self, index: int, new: TrainState) -> None:
         group = self._group(index)
         if len(group.indices) > 1:
-            others = [self._member(i) if i != index else new for i in group.indices]
-            new = leaves.stacked(others, self._axes)
+            positions = range(len(group.indices))
+            parts = [leaves.rows(group.state, self._axes, [i]) for i in positions]
+            parts[group.indices.index(index)] = new
+            new = leaves.stacked(parts, self._axes)
         group.state = leaves.replaced(group.state, new)
 
 

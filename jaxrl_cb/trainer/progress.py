@@ -48,11 +48,6 @@ class Progress:
         self.epoch += 1
         self.num_evaluations[:] = 0
 
-    def phases(self) -> np.ndarray:
-        """[S, 2], what the keys of the next test are folded with."""
-        epochs = np.full_like(self.num_evaluations, self.epoch)
-        return np.stack([epochs, self.num_evaluations], axis=1)
-
     def remember(self, record: EpochRecord, params_of: Callable[[int], PyTree]) -> None:
         """Takes a test into history and, for running seeds, into account for the best."""
         self.history.append(record)
@@ -69,7 +64,9 @@ class Progress:
     def show(self, context: TrainingContext, views: list[TrainingContext]) -> None:
         """Brings the contexts up to date."""
         scores = np.array([b.best.score if b.best else -np.inf for b in self.best])
-        context.history, context.best_score = self.history, per_seed(scores)
+        context.best_score = per_seed(scores)
+        if len(context.history) != len(self.history):
+            context.history = list(self.history)
         for index, (view, score) in enumerate(zip(views, scores.tolist(), strict=True)):
             new = self.history[len(view.history) :]
             view.history.extend(record.seed(index) for record in new)

@@ -1,5 +1,6 @@
 """The training loop: compiled chunks, and Python callbacks between them."""
 
+import contextlib
 import copy
 import dataclasses
 import time
@@ -11,10 +12,11 @@ import jax
 import numpy as np
 
 from jaxrl_cb.checks import check_int
-from jaxrl_cb.errors import ConfigError, JaxrlError
+from jaxrl_cb.errors import JaxrlError
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.context import Environments, TrainingContext
+from jaxrl_cb.trainer.evaluate import check_complete
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.leaves import copied, to_numpy
@@ -74,20 +76,33 @@ class Trainer:
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""
-        for _ in self.epochs():
-            pass
+        with self._running():
+            if not self.progress.history:
+                self.init()
+            while not self.is_finished:
+                self.execute_epoch()
         return self.result()
 
     def epochs(self) -> Iterator[EpochRecord]:
         """The same, one test record at a time, for those who like to hold the loop."""
+        with self._running():
+            if not self.progress.history:
+                yield self.init()
+            while not self.is_finished:
+                yield self.execute_epoch()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all seeds have stopped or the epochs are used up."""
+        return self.progress.epoch >= self.params.max_epochs or not self.progress.running
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
         if self._is_running:
             raise JaxrlError("this trainer is running already; a callback cannot run it again")
         self._is_running = True
         try:
-            if not self.progress.history:
-                yield self.init()
-            while self.progress.epoch < self.params.max_epochs and self.progress.running:
-                yield self.execute_epoch()
+            yield
         finally:
             self._is_running = False
 
@@ -101,7 +116,11 @@ class Trainer:
         progress = self.progress
         progress.begin_epoch()
         progress.show(self.context, self._views)
-        self._hooks.on_train(progress.epoch, progress.env_step)
+        try:
+            self._hooks.on_train(progress.epoch, progress.env_step)
+        except BaseException:
+            progress.epoch -= 1  # nothing has happened in it yet
+            raise
         started = time.perf_counter()
         metrics = self._run_chunks()
         train_seconds = time.perf_counter() - started
@@ -119,7 +138,7 @@ class Trainer:
         progress.show(self.context, self._views)
         self._hooks.on_test(progress.epoch, progress.env_step)
         started = time.perf_counter()
-        evaluation = self._evaluate(progress.running)
+        evaluation = self._evaluate(progress.running, np.zeros_like(progress.num_evaluations))
         test_seconds = time.perf_counter() - started
         record = self._record(metrics, evaluation, (train_seconds, test_seconds))
         progress.remember(record, self._params_of)
@@ -130,20 +149,20 @@ class Trainer:
     def _ask_to_stop(self, record: EpochRecord) -> None:
         progress = self.progress
         for index in progress.running:
-            view = self._views[index]
-            view.confirmed_score = None
-            stop = self._hooks.should_stop(index, progress.epoch, float(record.mean[index]))
-            if view.confirmed_score is not None:
-                score, params = float(view.confirmed_score), partial(self._params_of, index)
-                progress.best[index].confirm(score, progress.epoch, params, stopped=stop)
+            stop, confirmations = self._hooks.ask(index, progress.epoch, float(record.mean[index]))
+            if confirmations:
+                score, confirmed = max(confirmations, key=lambda found: found.stops)
+                params = partial(self._params_of, index)
+                progress.best[index].confirm(score, progress.epoch, params, stopped=confirmed)
             if stop:
                 self._members.park(index)
                 progress.end(index)
         progress.show(self.context, self._views)
 
     def result(self) -> TrainResult:
-        """The result so far."""
+        """The result so far; it stays valid when training goes on."""
         state = self._members.state(tuple(range(self.params.num_seeds)))
+        state = state if self.is_finished else copied(state)
         return make_result(self.progress, self.learner, state, self._hooks.stop_callbacks())
 
     def snapshot(self) -> Snapshot:
@@ -208,7 +227,8 @@ class Trainer:
         steps = progress.env_step // self.learner.num_envs
         num_updates = self.learner.num_updates(steps)
         before = progress.history[-1].num_updates if progress.history else 0
-        eps = [np.array(np.atleast_1d(e)) for e in (policy.eps_training, policy.eps_inference)]
+        eps = [policy.eps_training, policy.eps_inference]
+        eps = [np.array(e, np.float32, ndmin=1) for e in eps]
         for values in eps:
             values[list(progress.ended)] = np.nan
         nothing: list[Any] = [np.zeros(num_seeds)] * 4
@@ -235,17 +255,18 @@ class Trainer:
         chosen, rounds = list(indices), []
         for _ in range(-(-episodes // self.params.num_test_episodes)):
             self.progress.num_evaluations[chosen] += 1
-            rounds.append(self._evaluate(chosen).returns[chosen])
+            rounds.append(self._evaluate(chosen, self.progress.num_evaluations).returns[chosen])
         returns = np.concatenate(rounds, axis=1)[:, :episodes]
         return returns[0] if len(chosen) == 1 else returns
 
-    def _evaluate(self, indices: list[int]) -> Any:
-        """Tests some seeds on the keys of now; NaN for the others and for stopped ones."""
-        evaluation = self._members.evaluate(self.progress.phases(), indices)
-        limit = self.learner.environment.spec.time_limit
-        if np.any(np.isnan(evaluation.returns) & (evaluation.lengths == limit)):
-            raise ConfigError(
-                f"environment {self.learner.environment.spec.id!r} did not end an episode within "
-                f"its declared time limit of {limit} steps; its step has to set truncated by then"
-            )
+    def _evaluate(self, indices: list[int], numbers: np.ndarray) -> Any:
+        """Tests some seeds; NaN for the others and for stopped ones.
+
+        Args:
+            indices: the seeds.
+            numbers: [S], of the evaluation within the epoch; the epoch's own test is 0.
+        """
+        phases = np.stack([np.full_like(numbers, self.progress.epoch), numbers], axis=1)
+        evaluation = self._members.evaluate(phases, indices)
+        check_complete(self.learner.environment, evaluation.is_complete)
         return evaluation
