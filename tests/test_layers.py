@@ -188,7 +188,3 @@ def lengths():
 
 def test_files_stay_short():
     assert statistics.median(lengths()) <= 140
-
-
-def test_the_package_stays_small():
-    assert sum(lengths()) < 3000
