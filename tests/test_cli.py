@@ -79,7 +79,7 @@ def test_config_of_another_run_gives_the_same_run(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train"], "env"),
+        (["train"], "a gymnax id"),
         (["train", "Cartpole-v1"], "did you mean 'CartPole-v1'"),
         (["train", "Pendulum-v1"], "Discrete"),
         (["train", "MNISTBandit-bsuite"], "download"),

@@ -11,10 +11,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxrl_cb
+from jaxrl_cb.config import resolve
 from jaxrl_cb.envs import functional
 from jaxrl_cb.errors import ConfigError, JaxrlError, RunFolderError
 from jaxrl_cb.run_folder import RunFolder
 from jaxrl_cb.trainer import (
+    EpochStopCallbackConfirmedRewardThreshold,
     EpochStopCallbackRewardThreshold,
     EpochTrainCallback,
     EpochTrainCallbackDQNEpsLinearDecay,
@@ -168,7 +170,10 @@ def test_nothing_is_written_without_a_run_dir(tmp_path, monkeypatch):
 def test_environment_objects_pairs_and_functions_train():
     env, params = gymnax.make("CartPole-v1")
     params = params.replace(max_steps_in_episode=50)
-    pair = jaxrl_cb.train((env, params), **TINY)
+    # An id brings its preset along, an object does not.
+    settings = resolve("CartPole-v1", "dqn", {k: v for k, v in TINY.items() if k != "verbose"})
+    settings = settings.flat() | {"env_kwargs": {}, "verbose": False}
+    pair = jaxrl_cb.train((env, params), **settings)
     by_id = jaxrl_cb.train("CartPole-v1", **(TINY | SHORT))
     np.testing.assert_array_equal(pair.history[-1].returns, by_id.history[-1].returns)
 
@@ -208,7 +213,8 @@ def test_training_off_the_main_thread_works():
 
 
 def test_schedule_is_printed_with_its_numbers(capsys):
-    jaxrl_cb.train("CartPole-v1", **(TINY | SHORT | {"verbose": True, "max_epochs": 1}))
+    printing = {"verbose": True, "max_epochs": 1, "samples_per_insert": 8}
+    jaxrl_cb.train("CartPole-v1", **(TINY | SHORT | printing))
     text = capsys.readouterr().out
     # 80 steps x 8 samples per insert / 16 per batch = 40 gradient steps in an epoch
     assert "40 gradient steps of 16 per epoch" in text
@@ -226,3 +232,19 @@ def test_run_folder_refuses_a_file(tmp_path):
     path.write_text("")
     with pytest.raises(RunFolderError):
         RunFolder(path)
+
+
+def test_a_second_train_with_other_numbers_compiles_nothing(tmp_path, compiles):
+    stop = EpochStopCallbackConfirmedRewardThreshold(1e9, episodes=10)
+    decay = EpochTrainCallbackDQNEpsLinearDecay(1.0, 0.1, 100)
+    callbacks = TrainerCallbacks(epoch_train_callback=decay, epoch_stop_callback=stop)
+    base = {**TINY, **SHORT, "callbacks": callbacks}
+    jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "first", **base)
+    compiles()
+    other = {
+        **{"seed": 7, "learning_rate": 0.01, "gamma": 0.9, "tau": 0.5, "max_epochs": 3},
+        **{"epsilon_start": 0.9, "epsilon_final": 0.2, "epsilon_decay_steps": 33},
+    }
+    result = jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "second", **{**base, **other})
+    assert result.epoch == 3
+    assert compiles() == 0

@@ -1,6 +1,9 @@
 """What the learner asks of an algorithm."""
 
+from collections.abc import Callable
 from typing import Protocol
+
+import jax
 
 from jaxrl_cb.types import Array, PyTree, Transition
 
@@ -32,3 +35,9 @@ class Algorithm(Protocol):
     ) -> tuple[Array, Array]:
         """The loss [] and the priority [] (how surprising the transition was)."""
         ...
+
+
+def batched_q(algorithm: Algorithm, params: PyTree) -> Callable[[Array, Array], Array]:
+    """The action values of a batch: ``q(obs [B, *obs], key) -> [B, A]``."""
+    q_values = jax.vmap(algorithm.q_values, in_axes=(None, 0, None))
+    return lambda obs, key: q_values(params, obs, key)

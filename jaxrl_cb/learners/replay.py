@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxrl_cb.algorithms.base import Algorithm
+from jaxrl_cb.algorithms.base import Algorithm, batched_q
 from jaxrl_cb.buffers.ring import MASKED, TERMINATED, TRUNCATED, ReplayRing
 from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.learners import evaluation
@@ -164,10 +164,8 @@ class ReplayLearner:
         """
         key = jax.random.fold_in(test_key, 1)
         key = jax.random.fold_in(jax.random.fold_in(key, phase[0]), phase[1])
-        q_values = jax.vmap(self.algorithm.q_values, in_axes=(None, 0, None))
-        return evaluation.evaluate(
-            self.environment, lambda obs, k: q_values(params, obs, k), epsilon, key, num_episodes
-        )
+        q_values = batched_q(self.algorithm, params)
+        return evaluation.evaluate(self.environment, q_values, epsilon, key, num_episodes)
 
     def _optimizer(self) -> optax.GradientTransformation:
         return self.transformation or self.optimizer.transformation()
@@ -192,10 +190,9 @@ class ReplayLearner:
         self, state: TrainState, words: Array, epsilon: Array
     ) -> tuple[TrainState, ChunkMetrics]:
         """Acts once in every environment and stores what happened."""
-        q_values = jax.vmap(self.algorithm.q_values, in_axes=(None, 0, None))
         rollout, experience, return_sum, num_episodes = act(
             self.environment,
-            lambda obs, key: q_values(state.params, obs, key),
+            batched_q(self.algorithm, state.params),
             state.rollout,
             epsilon=epsilon,
             words=words,

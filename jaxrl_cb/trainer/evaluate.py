@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_cb.algorithms.base import Algorithm
+from jaxrl_cb.algorithms.base import Algorithm, batched_q
 from jaxrl_cb.checks import check_float, check_int
 from jaxrl_cb.envs import Environment
 from jaxrl_cb.errors import ConfigError
@@ -57,12 +57,8 @@ def check_complete(environment: Environment, is_complete: np.ndarray) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _program(algorithm: Algorithm, environment: Environment, episodes: int) -> Any:
-    q_values = jax.vmap(algorithm.q_values, in_axes=(None, 0, None))
-
     def run(params, seed, epsilon):
-        key = jax.random.key(seed)
-        return evaluation.evaluate(
-            environment, lambda obs, k: q_values(params, obs, k), epsilon, key, episodes
-        )
+        key, q_values = jax.random.key(seed), batched_q(algorithm, params)
+        return evaluation.evaluate(environment, q_values, epsilon, key, episodes)
 
     return jax.jit(run)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
-from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTree, TrainState
+from jaxrl_cb.types import ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
 
 
 @dataclasses.dataclass
@@ -48,7 +48,6 @@ class Members:
         initial: tuple[Hyperparams, Epsilon],
     ):
         self.num_seeds = len(seeds)
-        self.num_test_episodes = num_test_episodes
         self.running = list(range(self.num_seeds))
         self._axes = learner.state_axes()
         self._small_axes = self._axes.replace(buffer=None, rollout=None)
@@ -72,19 +71,20 @@ class Members:
             metrics.append(result)
         return metrics
 
-    def gather(self, per_group: Sequence[PyTree]) -> PyTree:
-        """Per-group results of running groups as NumPy arrays [S, ...]; filled where stopped.
+    def gather(self, per_group: Sequence[PyTree], chosen: Sequence[int]) -> PyTree:
+        """Results of the running groups that have chosen seeds, as NumPy arrays [S, ...].
 
-        Stopped seeds get NaN, -1 or True.
+        Seeds that are not chosen or have stopped get NaN, -1 or True.
         """
-        indices = [i for group in self._running_groups() for i in group.indices]
+        indices = [i for group in self._running_groups(chosen) for i in group.indices]
+        absent = [i for i in range(self.num_seeds) if i not in self.running or i not in chosen]
 
         def join(*parts):
             joined = np.concatenate([np.asarray(part) for part in parts])
             fill = {"f": np.nan, "b": True}.get(joined.dtype.kind, -1)
             result = np.full((self.num_seeds, *joined.shape[1:]), fill, joined.dtype)
             result[indices] = joined
-            result[[i for i in range(self.num_seeds) if i not in self.running]] = fill
+            result[absent] = fill
             return result
 
         return jax.tree.map(join, *per_group)
@@ -100,22 +100,12 @@ class Members:
             An `Evaluation` of NumPy arrays [S, N]; returns are NaN and lengths -1 where not tested.
         """
         results = []
-        for group in self._running_groups():
-            if not set(group.indices) & set(indices) & set(self.running):
-                results.append(None)
-                continue
-            state = group.state
-            phase = phases[list(group.indices)].astype(np.uint32)
-            epsilon = state.epsilon.inference
-            phase = jax.device_put(phase, epsilon.sharding)
-            results.append(group.programs.evaluate(state.params, epsilon, state.test_key, phase))
-        shape = (len(self.groups[0].indices), self.num_test_episodes)
-        absent = Evaluation(
-            returns=np.full(shape, np.nan, np.float32),
-            lengths=np.full(shape, -1, np.int32),
-            is_complete=np.ones(shape, bool),
-        )
-        return self.gather([absent if result is None else result for result in results])
+        for group in self._running_groups(indices):
+            state, phase = group.state, phases[list(group.indices)].astype(np.uint32)
+            inputs = (state.params, state.epsilon.inference, state.test_key)
+            phase = jax.device_put(phase, group.device)
+            results.append(group.programs.evaluate(*inputs, phase))
+        return self.gather(results, indices)
 
     def state(self, indices: Sequence[int]) -> TrainState:
         """The state of some seeds, with a leading axis of them; direct where it is one group's.
@@ -188,8 +178,9 @@ class Members:
                 state = index_states[group.indices[0]]
             group.state = jax.device_put(leaves.copied(state), group.device)
 
-    def _running_groups(self) -> list[Group]:
-        return [g for g in self.groups if set(g.indices) & set(self.running)]
+    def _running_groups(self, chosen: Sequence[int] | None = None) -> list[Group]:
+        wanted = set(self.running) if chosen is None else set(self.running) & set(chosen)
+        return [group for group in self.groups if wanted & set(group.indices)]
 
     def _group(self, index: int) -> Group:
         return next(group for group in self.groups if index in group.indices)

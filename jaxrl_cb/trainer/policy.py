@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_cb.algorithms.base import Algorithm
+from jaxrl_cb.algorithms.base import Algorithm, batched_q
 from jaxrl_cb.envs.environment import EnvSpec
 from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, ConfigError
 from jaxrl_cb.ops.epsilon import epsilon_greedy, segment
@@ -105,10 +105,6 @@ class Policy:
         return answer[0] if self.num_seeds == 1 else answer
 
 
-def _batched_q(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
-    return jax.vmap(algorithm.q_values, in_axes=(None, 0, None))(params, obs, jax.random.key(0))
-
-
 def _for_each_seed(function: Any) -> Any:
     """Maps over the seeds of the parameters; one seed is not batched, which is faster."""
 
@@ -124,13 +120,15 @@ def _for_each_seed(function: Any) -> Any:
 
 @functools.lru_cache(maxsize=32)
 def _q_program(algorithm: Algorithm) -> Any:
-    return _for_each_seed(lambda params, obs: _batched_q(algorithm, params, obs))
+    # Networks with noise of their own get the same at every call.
+    return _for_each_seed(lambda params, obs: batched_q(algorithm, params)(obs, jax.random.key(0)))
 
 
 @functools.lru_cache(maxsize=32)
 def _greedy_program(algorithm: Algorithm) -> Any:
     def greedy(params, obs):
-        return jnp.argmax(_batched_q(algorithm, params, obs), axis=-1).astype(jnp.int32)
+        q_values = batched_q(algorithm, params)(obs, jax.random.key(0))
+        return jnp.argmax(q_values, axis=-1).astype(jnp.int32)
 
     return _for_each_seed(greedy)
 
@@ -138,8 +136,8 @@ def _greedy_program(algorithm: Algorithm) -> Any:
 @functools.lru_cache(maxsize=32)
 def _explore_program(algorithm: Algorithm) -> Any:
     def explore(params, obs, epsilon, key):
-        _, words = draw(key, (2, len(obs)))
-        return epsilon_greedy(words, _batched_q(algorithm, params, obs), epsilon)
+        next_key, words = draw(key, (2, len(obs)))
+        return epsilon_greedy(words, batched_q(algorithm, params)(obs, next_key), epsilon)
 
     return _for_each_seed(explore)
 
@@ -210,16 +208,11 @@ class TrainingPolicy(Policy):
     def set_eps_training(self, eps: Any) -> None:
         """Sets the training epsilon, in [0, 1], until it is set again."""
         eps = self._checked("epsilon", eps, 1.0)
-        self._set_training(segment(eps, eps, 0))
+        self._set("epsilon", "training", segment(eps, eps, 0))
 
     def set_eps_inference(self, eps: Any) -> None:
         """Sets the test epsilon, in [0, 1]."""
-        eps = self._checked("epsilon", eps, 1.0)
-        self._set(
-            lambda s: s.epsilon.inference,
-            lambda s, v: s.replace(epsilon=s.epsilon.replace(inference=v)),
-            eps,
-        )
+        self._set("epsilon", "inference", self._checked("epsilon", eps, 1.0))
 
     def set_eps(self, eps: Any) -> None:
         """Sets both epsilons (the name of Tianshou 1)."""
@@ -237,25 +230,14 @@ class TrainingPolicy(Policy):
         """
         start, final = (self._checked("epsilon", x, 1.0) for x in (start, final))
         decay_steps = self._checked("decay_steps", decay_steps, np.inf)
-        self._set_training(segment(start, final, decay_steps, env_step))
+        self._set("epsilon", "training", segment(start, final, decay_steps, env_step))
 
     def set_learning_rate(self, learning_rate: Any) -> None:
         """Sets the learning rate, 0 or more; a schedule goes on multiplying it."""
         value = self._checked("learning_rate", learning_rate, np.inf)
-        self._set(
-            lambda s: s.hyperparams.learning_rate,
-            lambda s, v: s.replace(hyperparams=s.hyperparams.replace(learning_rate=v)),
-            value,
-        )
+        self._set("hyperparams", "learning_rate", value)
 
-    def _set_training(self, new: Any) -> None:
-        self._set(
-            lambda s: s.epsilon.training,
-            lambda s, v: s.replace(epsilon=s.epsilon.replace(training=v)),
-            new,
-        )
-
-    def _set(self, get: Any, put: Any, values: PyTree) -> None:
+    def _set(self, group: str, field: str, values: PyTree) -> None:
         """The one way a leaf is replaced: `values` are [] or [S], one for each of our seeds."""
 
         def change(state: TrainState, positions: np.ndarray) -> TrainState:
@@ -263,7 +245,9 @@ class TrainingPolicy(Policy):
                 chosen = np.broadcast_to(value, (self.num_seeds,))[positions]
                 return np.where(positions >= 0, chosen, np.asarray(old)).astype(old.dtype)
 
-            return put(state, jax.tree.map(in_group, values, get(state)))
+            fields = getattr(state, group)
+            new = jax.tree.map(in_group, values, getattr(fields, field))
+            return state.replace(**{group: fields.replace(**{field: new})})
 
         self._members.update(self._indices, change)
 

@@ -131,7 +131,7 @@ class Trainer:
 
     def _run_chunks(self) -> list[ChunkMetrics]:
         parts = [self._members.run_chunk(length) for length in self._chunks]
-        return [self._members.gather(part) for part in parts]
+        return [self._members.gather(part, self.progress.running) for part in parts]
 
     def _test(self, metrics: list[ChunkMetrics], train_seconds: float) -> EpochRecord:
         progress = self.progress
