@@ -127,7 +127,7 @@ class TrainState(struct.PyTreeNode):
     # written by every step
     key: Array  # [] typed key
     # never written
-    test_key: Array  # [] typed key, the seed's own; test keys are folded from it
+    test_key: Array  # [] typed key, split from the seed's; test keys are folded from it
 
 
 class ChunkMetrics(NamedTuple):

@@ -1,7 +1,10 @@
 """Environments: what `make` accepts and refuses, and that stepping is faithful to the outside."""
 
 import functools
+import os
 import socket
+import subprocess
+import sys
 
 import gymnasium
 import gymnax
@@ -589,3 +592,25 @@ def test_numbers_that_a_cast_would_lose_are_refused():
 
     with pytest.raises(UnsupportedEnvError, match="obs is int32"):
         functional(reset, step, num_actions=2, time_limit=5)
+
+
+DRAWS = """
+import sys
+from jaxrl_cb.envs import make
+make("CartPole-v1")
+print(sorted({"seaborn", "pandas", "matplotlib.pyplot", "scipy.stats"} & set(sys.modules)))
+from gymnax.environments.misc import pong
+pong.plt.figure(figsize=(1, 1))
+print(len(pong.sns.color_palette("cubehelix", 4)))
+import matplotlib.pyplot
+print(matplotlib.pyplot.figure is pong.plt.figure)
+"""
+
+
+def test_making_an_environment_loads_no_plotting_library_until_something_is_drawn():
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWS], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["[]", "4", "True"]

@@ -21,6 +21,7 @@ from jaxrl_cb.envs.environment import (
     strong,
     tree_values,
 )
+from jaxrl_cb.envs.lazy import import_gymnax
 from jaxrl_cb.errors import (
     ConfigError,
     ConfigTypeError,
@@ -47,7 +48,7 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
         UnsupportedEnvError: it needs a download, or its actions are not discrete.
         ConfigError: a key of `env_kwargs` is neither a parameter nor an argument.
     """
-    gymnax = importlib.import_module("gymnax")
+    gymnax = import_gymnax()
     registry = importlib.import_module("gymnax.registration")._registry
     if env_id not in registry:
         raise UnknownEnvError(

@@ -29,8 +29,9 @@ def evaluate(
         key: consumed.
         num_episodes: N.
     """
-    key_reset, key = jax.random.split(key)
-    env_state, obs = jax.vmap(environment.reset)(jax.random.split(key_reset, num_episodes))
+    k = words_per_key(key)
+    key, reset_words = draw(key, (num_episodes, k))
+    env_state, obs = jax.vmap(environment.reset)(as_key(reset_words, like=key))
     time_limit = environment.spec.time_limit
     if time_limit is None:
         raise ValueError("evaluation needs a time limit")  # refused with advice by the trainer
@@ -41,7 +42,6 @@ def evaluate(
 
     def step(carry):
         env_state, obs, returns, alive, lengths, key = carry
-        k = words_per_key(key)
         key, explore, network, env = draw(key, (2, num_episodes), (k,), (2, num_episodes, k))
         action = epsilon_greedy(explore, q_values(obs, as_key(network, like=key)), epsilon)
         key_step, key_reset = as_key(env, like=key)

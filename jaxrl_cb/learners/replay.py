@@ -104,11 +104,11 @@ class ReplayLearner:
             hyperparams: initial values.
             epsilon: initial values.
         """
-        test_key = jax.random.key(seed)
-        key, key_params, key_reset = jax.random.split(jax.random.fold_in(test_key, 0), 3)
-        keys = jax.random.split(key_reset, self.num_envs)
-        env_state, obs = jax.vmap(self.environment.reset)(keys)
-        params = self.algorithm.init(key_params, obs[0])
+        key, test_key = jax.random.split(jax.random.key(seed))
+        k = words_per_key(key)
+        key, params_words, reset_words = draw(key, (k,), (self.num_envs, k))
+        env_state, obs = jax.vmap(self.environment.reset)(as_key(reset_words, like=key))
+        params = self.algorithm.init(as_key(params_words, like=key), obs[0])
         zeros = jnp.zeros((self.num_envs,), jnp.float32)
         state = TrainState(
             params=params,
@@ -162,8 +162,7 @@ class ReplayLearner:
             phase: [2] uint32, the epoch and the number of the evaluation within it.
             num_episodes: N, complete episodes, one per environment.
         """
-        key = jax.random.fold_in(test_key, 1)
-        key = jax.random.fold_in(jax.random.fold_in(key, phase[0]), phase[1])
+        key = jax.random.fold_in(jax.random.fold_in(test_key, phase[0]), phase[1])
         q_values = batched_q(self.algorithm, params)
         return evaluation.evaluate(self.environment, q_values, epsilon, key, num_episodes)
 
