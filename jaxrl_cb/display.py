@@ -19,9 +19,9 @@ class Display:
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
+            BarColumn(bar_width=8),  # the line has to fit 80 columns
             TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
             console=self.console,
             transient=True,
         )
@@ -51,13 +51,13 @@ class Display:
         rate = ""
         if record.train_seconds:
             per_seed = record.env_step / max(record.epoch, 1)
-            rate = f", {per_seed * len(mean) / record.train_seconds:,.0f} steps/s"
+            rate = f", {per_seed * len(mean) / record.train_seconds / 1000:,.0f}k/s"
         text = (
             f"{record.env_step:,} steps, test {np.median(mean):.1f}, best {self._best:.1f}, "
-            f"epsilon {np.nanmedian(record.eps_training):.2f}{rate}"
+            f"eps {np.nanmedian(record.eps_training):.2f}{rate}"
         )
         if len(record.mean) > 1:
-            text += f", {len(mean)} of {len(record.mean)} seeds running"
+            text = f"{len(mean)}/{len(record.mean)} seeds, {text}"
         self.progress.update(
             self._task, description=f"epoch {record.epoch}", completed=record.epoch, text=text
         )

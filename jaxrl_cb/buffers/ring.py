@@ -9,11 +9,13 @@ Without a fixed time limit L is 1: each row has its own slot.
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxrl_cb.ops.randomness import below
-from jaxrl_cb.types import Array, Buffer, Cursor, Experience
+from jaxrl_cb.ops.returns import n_step_transition
+from jaxrl_cb.types import Array, Buffer, Cursor, Experience, Rollout, Transition
 
 CONTINUES, TERMINATED, TRUNCATED, MASKED = range(4)
 """Values of `Buffer.ending`. A masked row was truncated, but its final observation is not kept (two
@@ -95,6 +97,38 @@ class ReplayRing:
                 clock=lax.rem(cursor.clock + 1, self._block * self.num_slots),
             ),
         )
+
+    def sample(
+        self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
+    ) -> tuple[Transition, Array]:
+        """Draws n-step transitions and their weights (0 where the end is not known, else 1).
+
+        Args:
+            words: [2, count, B] uint32, random.
+            buffer: what to draw from; holds at least n rows.
+            rollout: where the environments stand after the newest row.
+            n: steps.
+            gamma: [] discount per step.
+
+        Returns:
+            Transitions and weights, all [count, B, ...].
+        """
+        age, env = self.sample_starts(words, buffer, rollout.episode_length, n=n)
+
+        def transition(age, env):
+            window = self.window(buffer, age, env, n=n)
+            result = n_step_transition(
+                window.obs,
+                window.action,
+                window.rewards,
+                terminated=window.ending == TERMINATED,
+                truncated=(window.ending == TRUNCATED) | (window.ending == MASKED),
+                next_obs_after=lambda last: self.next_obs(buffer, rollout.obs, age - last, env),
+                gamma=gamma,
+            )
+            return result, self.weight(window)
+
+        return jax.vmap(jax.vmap(transition))(age, env)
 
     def sample_starts(
         self, words: Array, buffer: Buffer, episode_length: Array, *, n: int

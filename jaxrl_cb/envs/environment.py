@@ -132,23 +132,20 @@ def resetting(
 
     The observation that the action led to is kept as `final_obs`.
     """
-    like_state, like_obs = _shapes(reset)
+    fitted = _fitter(spec, reset)
 
     def step_and_reset(key_step, key_reset, env_state, action):
-        stepped, final_obs, reward, terminated, truncated = step(key_step, env_state, action)
-        stepped = _matched(spec.id, "state", stepped, like_state)
-        final_obs = _matched(spec.id, "obs", final_obs, like_obs)
-        terminated = _scalar(spec.id, "terminated", terminated).astype(bool)
-        truncated = _scalar(spec.id, "truncated", truncated).astype(bool)
-        done = terminated | truncated
+        state, obs, reward, terminated, truncated = step(key_step, env_state, action)
+        result = fitted(EnvStep(state, obs, reward, terminated, truncated, final_obs=obs))
+        done = result.terminated | result.truncated
         state, obs = jax.tree.map(
             lambda fresh, stepped: jnp.where(done, fresh, stepped),
             strong(reset(key_reset)),
-            (stepped, final_obs),
+            (result.state, result.obs),
         )
-        return EnvStep(state, obs, reward, terminated, truncated, final_obs)
+        return result._replace(state=state, obs=obs)
 
-    return conformed(spec, reset, step_and_reset, cache_key)
+    return _environment(spec, reset, step_and_reset, cache_key)
 
 
 def conformed(
@@ -162,10 +159,15 @@ def conformed(
     Raises:
         UnsupportedEnvError: naming the leaf.
     """
+    fitted = _fitter(spec, reset)
+    return _environment(spec, reset, lambda *inputs: fitted(step(*inputs)), cache_key)
+
+
+def _fitter(spec: EnvSpec, reset: Callable[..., Any]) -> Callable[[EnvStep], EnvStep]:
+    """Gives a step's result the types that `reset` returns, or raises where it cannot."""
     like_state, like_obs = _shapes(reset)
 
-    def cast_step(key_step, key_reset, state, action):
-        result = step(key_step, key_reset, state, action)
+    def fitted(result: EnvStep) -> EnvStep:
         return EnvStep(
             state=_matched(spec.id, "state", result.state, like_state),
             obs=_matched(spec.id, "obs", result.obs, like_obs),
@@ -175,9 +177,15 @@ def conformed(
             final_obs=_matched(spec.id, "final obs", result.final_obs, like_obs),
         )
 
+    return fitted
+
+
+def _environment(
+    spec: EnvSpec, reset: Callable[..., Any], step: Callable[..., EnvStep], cache_key: Hashable
+) -> Environment:
     key = jax.eval_shape(lambda: jax.random.key(0))
-    jax.eval_shape(cast_step, key, key, like_state, jax.ShapeDtypeStruct((), jnp.int32))
-    return Environment(spec, lambda key: strong(reset(key)), cast_step, cache_key)
+    jax.eval_shape(step, key, key, _shapes(reset)[0], jax.ShapeDtypeStruct((), jnp.int32))
+    return Environment(spec, lambda key: strong(reset(key)), step, cache_key)
 
 
 def strong(tree: PyTree) -> PyTree:

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from jaxrl_cb.algorithms.base import Algorithm, batched_q
-from jaxrl_cb.buffers.ring import MASKED, TERMINATED, TRUNCATED, ReplayRing
+from jaxrl_cb.buffers import ReplayRing
 from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.learners import evaluation
 from jaxrl_cb.learners.acting import act, act_shape
@@ -21,7 +22,6 @@ from jaxrl_cb.ops.counters import take_credit, updates_after
 from jaxrl_cb.ops.epsilon import advance, epsilon_at
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
-from jaxrl_cb.ops.returns import n_step_transition
 from jaxrl_cb.types import (
     Array,
     Buffer,
@@ -86,13 +86,13 @@ class ReplayLearner:
         return updates_after(num_vector_steps, self.replay.rate)
 
     def initial_values(self, total_env_steps: int) -> tuple[Hyperparams, Epsilon]:
-        """The settings that are numbers in the state, for one seed's steps in all."""
+        """The settings that are numbers in the state, for one seed's steps in all (NumPy)."""
         updates = self.num_updates(total_env_steps // self.num_envs)
         hyperparams = Hyperparams(
-            learning_rate=self.optimizer.learning_rate,
-            gamma=self.target.gamma,
-            tau=self.target.tau,
-            schedule_updates=min(updates, 2**31 - 1),
+            learning_rate=np.float32(self.optimizer.learning_rate),
+            gamma=np.float32(self.target.gamma),
+            tau=np.float32(self.target.tau),
+            schedule_updates=np.int32(min(updates, 2**31 - 1)),
         )
         return hyperparams, self.exploration.initial(total_env_steps)
 
@@ -235,45 +235,23 @@ class ReplayLearner:
         self, learned: TrainState, buffer: Buffer, rollout: Rollout, *, words: Array, keys: Array
     ) -> tuple[TrainState, Array]:
         """Gradient steps, their minibatches drawn and gathered at once."""
-        gamma = learned.hyperparams.gamma
+        ring, n, gamma = self._ring(), self.replay.n_step, learned.hyperparams.gamma
 
         def sample():
-            return self._sample(buffer, rollout, gamma, words=words)
+            return ring.sample(words, buffer, rollout, n=n, gamma=gamma)
 
         def nothing():
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample))
 
         # Always true, but the compiler cannot know. Without a branch it fuses the write of the
         # newest row into the reads, and then has to copy the ring at every step.
-        filled = buffer.cursor.size >= self.replay.n_step
+        filled = buffer.cursor.size >= n
         transitions, weights = lax.cond(filled, sample, nothing)
         minibatches = (transitions, weights, keys)
         if len(keys) == 1:
             return self._update(learned, *jax.tree.map(lambda x: x[0], minibatches))
         learned, losses = lax.scan(lambda s, m: self._update(s, *m), learned, minibatches)
         return learned, jnp.sum(losses)
-
-    def _sample(
-        self, buffer: Buffer, rollout: Rollout, gamma: Array, *, words: Array
-    ) -> tuple[Transition, Array]:
-        """Draws [count, B] transitions and their weights (0 where the end is not known, else 1)."""
-        ring, n = self._ring(), self.replay.n_step
-        age, env = ring.sample_starts(words, buffer, rollout.episode_length, n=n)
-
-        def transition(age, env):
-            window = ring.window(buffer, age, env, n=n)
-            result = n_step_transition(
-                window.obs,
-                window.action,
-                window.rewards,
-                terminated=window.ending == TERMINATED,
-                truncated=(window.ending == TRUNCATED) | (window.ending == MASKED),
-                next_obs_after=lambda last: ring.next_obs(buffer, rollout.obs, age - last, env),
-                gamma=gamma,
-            )
-            return result, ring.weight(window)
-
-        return jax.vmap(jax.vmap(transition))(age, env)
 
     def _update(
         self, state: TrainState, transition: Transition, weight: Array, keys: Array

@@ -57,7 +57,7 @@ class TrainingContext:
         self.history: list[EpochRecord] = []
         self.best_score: float | np.ndarray = float("-inf")
         self.confirmed_score: float | None = None
-        self._evaluate: Callable[[int], np.ndarray] | None = None
+        self.evaluate_fn: Callable[[int], np.ndarray] | None = None  # the trainer's
 
     @property
     def algorithm(self) -> Any:
@@ -84,10 +84,6 @@ class TrainingContext:
         """The state of one seed, with a leading [1], without stacking the others."""
         return self.policy.member(index)
 
-    def bind_evaluate(self, function: Callable[[int], np.ndarray]) -> None:
-        """For the trainer: what `evaluate` calls."""
-        self._evaluate = function
-
     def evaluate(self, episodes: int) -> np.ndarray:
         """Tests the policy again, on keys that no test has used; nothing is recorded.
 
@@ -97,6 +93,6 @@ class TrainingContext:
         Returns:
             Undiscounted returns: [episodes] where one seed is asked about, else [S, episodes].
         """
-        if self._evaluate is None:
+        if self.evaluate_fn is None:
             raise JaxrlError("this context belongs to no trainer, so it has nothing to evaluate")
-        return self._evaluate(episodes)
+        return self.evaluate_fn(episodes)

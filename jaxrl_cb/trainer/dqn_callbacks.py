@@ -6,17 +6,15 @@ import numpy as np
 
 from jaxrl_cb.errors import CallbackTypeError, CallbackValueError
 from jaxrl_cb.ops.epsilon import linear_decay
-from jaxrl_cb.trainer.callbacks import EpochTestCallback, EpochTrainCallback
+from jaxrl_cb.trainer.callbacks import Callback, EpochTestCallback, EpochTrainCallback
 from jaxrl_cb.trainer.context import TrainingContext
 
 
-class EpochTrainCallbackDQNSetEps(EpochTrainCallback):
-    """Sets the training epsilon at the start of each epoch."""
-
+class _SetsEps(Callback):
     def __init__(self, eps_test: Any):
         """Args:
-        eps_test: the *training* epsilon, in [0, 1] (the parameter's name is Tianshou's); a number,
-            or an array with one per seed.
+        eps_test: epsilon, in [0, 1]; a number, or an array with one per seed. (The name is
+            Tianshou's, also where it is the training epsilon.)
         """
         self.eps_test = _epsilon(self, "eps_test", eps_test)
 
@@ -25,9 +23,21 @@ class EpochTrainCallbackDQNSetEps(EpochTrainCallback):
         """The epsilon, by its name in Tianshou 2."""
         return self.eps_test
 
+
+class EpochTrainCallbackDQNSetEps(_SetsEps, EpochTrainCallback):
+    """Sets the training epsilon at the start of each epoch."""
+
     def callback(self, epoch: int, env_step: int, context: TrainingContext) -> None:
         """Sets it."""
         context.policy.set_eps_training(self.eps_test)
+
+
+class EpochTestCallbackDQNSetEps(_SetsEps, EpochTestCallback):
+    """Sets the test epsilon at the start of each test phase."""
+
+    def callback(self, epoch: int, env_step: int | None, context: TrainingContext) -> None:
+        """Sets it."""
+        context.policy.set_eps_inference(self.eps_test)
 
 
 class EpochTrainCallbackDQNEpsLinearDecay(EpochTrainCallback):
@@ -60,25 +70,6 @@ class EpochTrainCallbackDQNEpsLinearDecay(EpochTrainCallback):
         context.policy.set_eps_schedule(start, final, decay_steps, env_step)
         eps = linear_decay(start, final, decay_steps, env_step).tolist()
         context.logger.write("train/env_step", env_step, {"train/eps": eps})
-
-
-class EpochTestCallbackDQNSetEps(EpochTestCallback):
-    """Sets the test epsilon at the start of each test phase."""
-
-    def __init__(self, eps_test: Any):
-        """Args:
-        eps_test: the test epsilon, in [0, 1]; a number, or an array with one per seed.
-        """
-        self.eps_test = _epsilon(self, "eps_test", eps_test)
-
-    @property
-    def eps(self) -> Any:
-        """The epsilon, by its name in Tianshou 2."""
-        return self.eps_test
-
-    def callback(self, epoch: int, env_step: int | None, context: TrainingContext) -> None:
-        """Sets it."""
-        context.policy.set_eps_inference(self.eps_test)
 
 
 def _epsilon(callback: Any, name: str, value: Any) -> Any:

@@ -35,12 +35,12 @@ def play(
             f"{spec.num_actions})"
         )
     program = _program(policy.algorithm, environment, episodes)
-    leaves, structure = jax.tree.flatten(policy.params)
-    each = [[np.asarray(leaf)[i] for leaf in leaves] for i in range(policy.num_seeds)]
-    results = [
-        program(jax.tree.unflatten(structure, own), np.uint32(seed), np.float32(epsilon))
-        for own in each
-    ]
+    params, arguments = (
+        jax.tree.map(np.asarray, policy.params),
+        (np.uint32(seed), np.float32(epsilon)),
+    )
+    each = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(policy.num_seeds)]
+    results = [program(own, *arguments) for own in each]
     check_complete(environment, np.stack([result.is_complete for result in results]))
     return np.stack([np.asarray(result.returns) for result in results])
 

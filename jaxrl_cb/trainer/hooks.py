@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_cb.errors import CallbackTypeError
-from jaxrl_cb.trainer.callbacks import EpochStopCallback, TrainerCallbacks
+from jaxrl_cb.trainer.callbacks import Callback, EpochStopCallback, TrainerCallbacks
 from jaxrl_cb.trainer.context import TrainingContext
 
 
@@ -38,11 +38,10 @@ class Hooks:
             [(c, c.get_trainer_fn(view)) for c in own]
             for own, view in zip(copies, views, strict=True)
         ]
-        for callback in [*train, *test]:
-            callback.validate(context)
-        for own, view in zip(copies, views, strict=True):
+        everyone = [(context, [*train, *test]), *zip(views, copies, strict=True)]
+        for own_context, own in everyone:
             for callback in own:
-                callback.validate(view)
+                callback.validate(own_context)
 
     def on_train(self, epoch: int, env_step: int) -> None:
         """Calls the train callbacks."""
@@ -79,21 +78,17 @@ class Hooks:
 
         return [like_given([c for c, _ in own]) for own in self.stop]
 
-    def state_dict(self) -> dict[str, list[Any]]:
-        """The states of all callbacks, as JSON values."""
-        return {
-            "train": [c.state_dict() for c, _ in self.train],
-            "test": [c.state_dict() for c, _ in self.test],
-            "stop": [[c.state_dict() for c, _ in own] for own in self.stop],
-        }
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The states of all callbacks in order, as JSON values."""
+        return [callback.state_dict() for callback in self._all()]
 
-    def load_state_dict(self, states: dict[str, list[Any]]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Puts back what `state_dict` gave."""
-        pairs = [(self.train, states["train"]), (self.test, states["test"])]
-        pairs += list(zip(self.stop, states["stop"], strict=True))
-        for callbacks, own in pairs:
-            for (callback, _), state in zip(callbacks, own, strict=True):
-                callback.load_state_dict(copy.deepcopy(state))
+        for callback, state in zip(self._all(), states, strict=True):
+            callback.load_state_dict(copy.deepcopy(state))
+
+    def _all(self) -> list[Callback]:
+        return [callback for own in (self.train, self.test, *self.stop) for callback, _ in own]
 
 
 def _call(callback: Any, hook: str, epoch: int, function: Callable, *arguments: Any) -> Any:

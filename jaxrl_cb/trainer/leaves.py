@@ -75,7 +75,7 @@ def rows(state: TrainState, axes: TrainState, positions: Sequence[int]) -> Train
             return _as_key(np.asarray(jax.random.key_data(leaf))[list(positions)], leaf)
         return np.asarray(leaf)[list(positions)]
 
-    return _per_seed(take, axes, state)
+    return per_seed_leaves(take, axes, state)
 
 
 def stacked(states: Sequence[TrainState], axes: TrainState) -> TrainState:
@@ -100,8 +100,10 @@ def _as_key(data: Any, like: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
 
 
-def _per_seed(function: Any, axes: TrainState, state: TrainState) -> TrainState:
+def per_seed_leaves(function: Any, axes: PyTree, tree: PyTree) -> PyTree:
+    """Maps over the leaves that seeds have each (axis 0); what they share (None) stays as it is."""
+
     def under(axis, subtree):
         return subtree if axis is None else jax.tree.map(function, subtree)
 
-    return jax.tree.map(under, axes, state, is_leaf=lambda x: x is None)
+    return jax.tree.map(under, axes, tree, is_leaf=lambda x: x is None)

@@ -60,7 +60,9 @@ class Members:
             plan = ProgramPlan(width, chunk_lengths, num_test_episodes, device)
             programs = compile_programs(learner, plan)
             indices = tuple(range(first, first + width))
-            state = programs.init(*_initial_arrays([seeds[i] for i in indices], initial, device))
+            values = jax.tree.map(lambda value: np.full((width,), value), initial)
+            seeds_of_group = np.array(seeds[first : first + width], np.uint32)
+            state = programs.init(*jax.device_put((seeds_of_group, *values), device))
             self.groups.append(Group(indices, programs, device, state))
 
     def run_chunk(self, length: int) -> list[ChunkMetrics]:
@@ -113,9 +115,9 @@ class Members:
         For more than one seed, replay and rollout are those of the seeds that still run (None
         if there are none).
         """
-        for group in self.groups:
-            if group.indices == tuple(indices) and not set(indices) & set(self._parked):
-                return group.state
+        group = self._exactly(indices)
+        if group:
+            return group.state
         members = [self._member(i) for i in indices]
         whole = [m for m in members if m.buffer is not None]
         small = [m.replace(buffer=None, rollout=None) for m in members]
@@ -127,16 +129,21 @@ class Members:
 
     def replace_state(self, indices: Sequence[int], new: TrainState) -> None:
         """Puts a state in place of that of some seeds, leaf by leaf (see `leaves.replaced`)."""
-        for group in self.groups:
-            if group.indices == tuple(indices) and not set(indices) & set(self._parked):
-                group.state = leaves.replaced(group.state, new)
-                return
-        small, axes = new.replace(buffer=None, rollout=None), self._small_axes
-        whole = [i for i in indices if i in self.running]
+        group = self._exactly(indices)
+        if group:
+            group.state = leaves.replaced(group.state, new)
+            return
+        small, whole = (
+            new.replace(buffer=None, rollout=None),
+            [i for i in indices if i in self.running],
+        )
         for index in whole:
-            part = leaves.rows(small, axes, [indices.index(index)])
+            part = leaves.rows(small, self._small_axes, [indices.index(index)])
             large = leaves.rows(new, self._axes, [whole.index(index)])
-            self._replace_member(index, part.replace(buffer=large.buffer, rollout=large.rollout))
+            part = part.replace(buffer=large.buffer, rollout=large.rollout)
+            group = self._group(index)
+            parts = [part if i == index else self._row(group, i) for i in group.indices]
+            group.state = leaves.replaced(group.state, leaves.stacked(parts, self._axes))
 
     def update(self, indices: Sequence[int], change: Callable[..., TrainState]) -> None:
         """Replaces leaves of running seeds: ``change(state, positions)`` gives the new state.
@@ -182,31 +189,20 @@ class Members:
         wanted = set(self.running) if chosen is None else set(self.running) & set(chosen)
         return [group for group in self.groups if wanted & set(group.indices)]
 
+    def _exactly(self, indices: Sequence[int]) -> Group | None:
+        """The group of just these seeds, none of them parked."""
+        whole = self._group(indices[0])
+        is_whole = whole.indices == tuple(indices) and not set(indices) & set(self._parked)
+        return whole if is_whole else None
+
     def _group(self, index: int) -> Group:
         return next(group for group in self.groups if index in group.indices)
 
     def _member(self, index: int) -> TrainState:
-        if index in self._parked:
-            return self._parked[index]
-        group = self._group(index)
+        parked = self._parked.get(index)
+        return self._row(self._group(index), index) if parked is None else parked
+
+    def _row(self, group: Group, index: int) -> TrainState:
         if len(group.indices) == 1:
             return group.state
         return leaves.rows(group.state, self._axes, [group.indices.index(index)])
-
-    def _replace_member(self, index: int, new: TrainState) -> None:
-        group = self._group(index)
-        if len(group.indices) > 1:
-            positions = range(len(group.indices))
-            parts = [leaves.rows(group.state, self._axes, [i]) for i in positions]
-            parts[group.indices.index(index)] = new
-            new = leaves.stacked(parts, self._axes)
-        group.state = leaves.replaced(group.state, new)
-
-
-def _initial_arrays(seeds: Sequence[int], initial: PyTree, device: Any) -> PyTree:
-    def leaf(value):
-        dtype = np.int32 if np.result_type(value).kind in "iu" else np.float32
-        return np.full((len(seeds),), value, dtype)
-
-    arrays = (np.array(seeds, np.uint32), *jax.tree.map(leaf, initial))
-    return jax.device_put(arrays, device)

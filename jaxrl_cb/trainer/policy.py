@@ -68,7 +68,7 @@ class Policy:
         Returns:
             NumPy array; with several seeds it has a leading [S].
         """
-        return self._call(_q_program, obs)
+        return self._call(_q_values, obs)
 
     def act(self, obs: Any, key: jax.Array | None = None) -> np.ndarray:
         """Greedy actions, or epsilon-greedy ones where a key is given.
@@ -81,10 +81,10 @@ class Policy:
             int32 NumPy array, 0-d or [B]; with several seeds it has a leading [S].
         """
         if key is None:
-            return self._call(_greedy_program, obs)
-        return self._call(_explore_program, obs, self.epsilon, key)
+            return self._call(_greedy, obs)
+        return self._call(_explore, obs, self.epsilon, key)
 
-    def _call(self, program: Any, obs: Any, *arguments: Any) -> np.ndarray:
+    def _call(self, function: Any, obs: Any, *arguments: Any) -> np.ndarray:
         obs = np.asarray(obs, self.spec.obs_dtype)
         shape = self.spec.obs_shape
         single = obs.shape == shape
@@ -97,49 +97,40 @@ class Policy:
         padded = 1 << (size - 1).bit_length() if size else 1
         if padded != size:  # batches of any size share a few programs
             batch = np.concatenate([batch, np.zeros((padded - size, *shape), batch.dtype)])
-        run = self._programs.get(program) or self._programs.setdefault(
-            program, program(self.algorithm)
-        )
-        answer = np.asarray(run(self.params, batch, *arguments))
+        if function not in self._programs:
+            self._programs[function] = _program(function, self.algorithm)
+        answer = np.asarray(self._programs[function](self.params, batch, *arguments))
         answer = answer[:, 0] if single else answer[:, :size]
         return answer[0] if self.num_seeds == 1 else answer
 
 
-def _for_each_seed(function: Any) -> Any:
+def _q_values(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
+    # Networks with noise of their own get the same at every call.
+    return batched_q(algorithm, params)(obs, jax.random.key(0))
+
+
+def _greedy(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
+    return jnp.argmax(_q_values(algorithm, params, obs), axis=-1).astype(jnp.int32)
+
+
+def _explore(algorithm: Algorithm, params: PyTree, obs: jax.Array, epsilon, key) -> jax.Array:
+    next_key, words = draw(key, (2, len(obs)))
+    return epsilon_greedy(words, batched_q(algorithm, params)(obs, next_key), epsilon)
+
+
+@functools.lru_cache(maxsize=96)
+def _program(function: Any, algorithm: Algorithm) -> Any:
     """Maps over the seeds of the parameters; one seed is not batched, which is faster."""
 
     def mapped(params, obs, *arguments):
         if jax.tree.leaves(params)[0].shape[0] == 1:
-            one = jax.tree.map(lambda x: x[0], (params, *arguments[:1]))
-            return function(one[0], obs, *one[1:], *arguments[1:])[None]
+            one, *epsilon = jax.tree.map(lambda x: x[0], (params, *arguments[:1]))
+            return function(algorithm, one, obs, *epsilon, *arguments[1:])[None]
         axes = (0, None, 0, None)[: 2 + len(arguments)]
-        return jax.vmap(function, in_axes=axes)(params, obs, *arguments)
+        own = functools.partial(function, algorithm)
+        return jax.vmap(own, in_axes=axes)(params, obs, *arguments)
 
     return jax.jit(mapped)
-
-
-@functools.lru_cache(maxsize=32)
-def _q_program(algorithm: Algorithm) -> Any:
-    # Networks with noise of their own get the same at every call.
-    return _for_each_seed(lambda params, obs: batched_q(algorithm, params)(obs, jax.random.key(0)))
-
-
-@functools.lru_cache(maxsize=32)
-def _greedy_program(algorithm: Algorithm) -> Any:
-    def greedy(params, obs):
-        q_values = batched_q(algorithm, params)(obs, jax.random.key(0))
-        return jnp.argmax(q_values, axis=-1).astype(jnp.int32)
-
-    return _for_each_seed(greedy)
-
-
-@functools.lru_cache(maxsize=32)
-def _explore_program(algorithm: Algorithm) -> Any:
-    def explore(params, obs, epsilon, key):
-        next_key, words = draw(key, (2, len(obs)))
-        return epsilon_greedy(words, batched_q(algorithm, params)(obs, next_key), epsilon)
-
-    return _for_each_seed(explore)
 
 
 class TrainingPolicy(Policy):

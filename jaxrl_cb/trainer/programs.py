@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
 from jaxrl_cb.learners.replay import ReplayLearner
-from jaxrl_cb.types import ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
+from jaxrl_cb.trainer.leaves import per_seed_leaves
+from jaxrl_cb.types import ChunkMetrics, PyTree, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +58,8 @@ def over_seeds(function: Callable, width: int, in_axes: Any, out_axes: Any) -> C
         return jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
 
     def single(*arguments):
-        result = function(*_along(lambda x: x[0], tuple(in_axes), arguments))
-        return _along(lambda x: x[None], out_axes, result)
+        result = function(*per_seed_leaves(lambda x: x[0], tuple(in_axes), arguments))
+        return per_seed_leaves(lambda x: x[None], out_axes, result)
 
     return single
 
@@ -77,9 +79,9 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
         functools.partial(learner.evaluate, num_episodes=plan.num_test_episodes),
         *(width, (0, 0, 0, 0), 0),
     )
-    initial = abstract_initial(learner, plan)
-    state = _placed(jax.eval_shape(init, *initial), plan.device)
-    phase = _placed(jax.ShapeDtypeStruct((width, 2), jnp.uint32), plan.device)
+    initial = _abstract((np.uint32(0), *learner.initial_values(0)), plan.device, width)
+    state = _abstract(jax.eval_shape(init, *initial), plan.device)
+    phase = _abstract(np.zeros(2, np.uint32), plan.device, width)
     options = _options(plan.device)
     with ThreadPoolExecutor() as pool:
         chunks = {}
@@ -104,25 +106,11 @@ def _options(device: Any) -> Any:
     return {"xla_backend_optimization_level": 2} if device.platform == "cpu" else None
 
 
-def abstract_initial(learner: ReplayLearner, plan: ProgramPlan) -> tuple[Any, Hyperparams, Epsilon]:
-    """Shapes and dtypes of what `Programs.init` takes."""
-
-    def like(value: Any) -> jax.ShapeDtypeStruct:
-        dtype = jnp.int32 if jnp.issubdtype(jnp.result_type(value), jnp.integer) else jnp.float32
-        return jax.ShapeDtypeStruct((plan.width,), dtype)
-
-    hyperparams, epsilon = jax.tree.map(like, learner.initial_values(0))
-    seed = jax.ShapeDtypeStruct((plan.width,), jnp.uint32)
-    return _placed((seed, hyperparams, epsilon), plan.device)
-
-
-def _placed(tree: PyTree, device: Any) -> PyTree:
+def _abstract(tree: PyTree, device: Any, *leading: int) -> PyTree:
+    """Shapes (with leading axes before them) and dtypes of a tree on a device."""
     sharding = SingleDeviceSharding(device)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
+    def leaf(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding)
 
-def _along(function: Callable, axes: Any, tree: PyTree) -> PyTree:
-    def under(axis, subtree):
-        return subtree if axis is None else jax.tree.map(function, subtree)
-
-    return jax.tree.map(under, axes, tree, is_leaf=lambda x: x is None)
+    return jax.tree.map(leaf, tree)

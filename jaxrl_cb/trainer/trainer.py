@@ -35,7 +35,7 @@ class Snapshot:
 
     states: list[TrainState]  # of each seed, leading [1]
     progress: Progress
-    callbacks: dict[str, list[Any]]
+    callbacks: list[dict[str, Any]]
 
 
 class Trainer:
@@ -76,7 +76,7 @@ class Trainer:
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""
-        with self._running():
+        with self._running():  # not through epochs(): a generator would change a StopIteration
             if not self.progress.history:
                 self.init()
             while not self.is_finished:
@@ -209,7 +209,7 @@ class Trainer:
         for context, indices in [(self.context, everyone), *views]:
             spec, algorithm = self.learner.environment.spec, self.learner.algorithm
             context.policy = TrainingPolicy(self._built, algorithm, spec, indices)
-            context.bind_evaluate(lambda episodes, own=indices: self._test_again(episodes, own))
+            context.evaluate_fn = partial(self._test_again, indices)
 
     def _contexts(self) -> list[TrainingContext]:
         """The context of all seeds, and each seed's own."""
@@ -249,7 +249,7 @@ class Trainer:
     def _params_of(self, index: int) -> PyTree:
         return to_numpy(self._members.state((index,)).params)
 
-    def _test_again(self, episodes: int, indices: tuple[int, ...]) -> np.ndarray:
+    def _test_again(self, indices: tuple[int, ...], episodes: int) -> np.ndarray:
         """Further tests of some seeds, each on keys of its own (see `TrainingContext.evaluate`)."""
         check_int("episodes", episodes, 1)
         chosen, rounds = list(indices), []
