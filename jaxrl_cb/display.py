@@ -19,7 +19,7 @@ class Display:
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=8),  # the line has to fit 80 columns
+            BarColumn(bar_width=6),  # the line has to fit 80 columns
             TimeElapsedColumn(),
             TextColumn("{task.fields[text]}"),
             console=self.console,
@@ -48,16 +48,15 @@ class Display:
         """Shows a test record."""
         mean = record.mean[~np.isnan(record.mean)]
         self._best = max([self._best, *mean.tolist()])
-        rate = ""
-        if record.train_seconds:
-            per_seed = record.env_step / max(record.epoch, 1)
-            rate = f", {per_seed * len(mean) / record.train_seconds / 1000:,.0f}k/s"
-        text = (
-            f"{record.env_step:,} steps, test {np.median(mean):.1f}, best {self._best:.1f}, "
-            f"eps {np.nanmedian(record.eps_training):.2f}{rate}"
-        )
+        text = f"{_short(record.env_step)} steps, "
+        text += f"test {np.median(mean):.1f}, best {self._best:.1f}"
         if len(record.mean) > 1:
             text = f"{len(mean)}/{len(record.mean)} seeds, {text}"
+        else:
+            text += f", eps {record.eps_training[0]:.2f}"
+        if len(record.mean) == 1 and record.train_seconds:
+            rate = record.env_step / max(record.epoch, 1) / record.train_seconds
+            text = f"{text}, {_short(rate)}/s"
         self.progress.update(
             self._task, description=f"epoch {record.epoch}", completed=record.epoch, text=text
         )
@@ -93,3 +92,10 @@ class Display:
         seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
         self.console.print(seconds, highlight=False)
         self.console.print(f"run folder: {run_dir}", highlight=False, soft_wrap=True)
+
+
+def _short(number: float) -> str:
+    """At most six characters: 9,600 or 96.0k or 1.28M."""
+    if number < 10_000:
+        return f"{number:,.0f}"
+    return f"{number / 1e3:.1f}k" if number < 1e6 else f"{number / 1e6:.2f}M"
