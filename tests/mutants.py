@@ -1,0 +1,343 @@
+"""Plants faults in a copy of the package and runs the tests that have to find them.
+
+A test that cannot fail shows nothing. Each mutant below is a fault that Q-learning code is known to
+have; it names the tests that must fail when it is planted. `test_mutants.py` checks that
+the list still fits the source; this script plants them, one pytest run each (some minutes in all):
+
+    python tests/mutants.py              # all
+    python tests/mutants.py short rate   # those whose name contains a word
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """A fault: in a file of the package, `old` (which stands there once) becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str  # a test file and words of ``pytest -k``
+
+
+MUTANTS = [
+    Mutant(
+        "truncation treated as death",
+        "ops/returns.py",
+        "jnp.where(terminated[last], 0.0, gammas[last + 1])",
+        "jnp.where(ended[last], 0.0, gammas[last + 1])",
+        "test_probes.py truncat",
+    ),
+    Mutant(
+        "truncation treated as death, in the learner only",
+        "buffers/ring.py",
+        "terminated=window.ending == TERMINATED,",
+        "terminated=window.ending != CONTINUES,",
+        "test_probes.py truncat",
+    ),
+    Mutant(
+        "final observation of the next episode, from the ring",
+        "buffers/ring.py",
+        "jnp.where(truncated, _read(buffer.final_obs, slot, env), following)",
+        "following",
+        "test_probes.py truncat",
+    ),
+    Mutant(
+        "final observation of the next episode, from the environment",
+        "envs/environment.py",
+        "return result._replace(state=state, obs=obs)",
+        "return result._replace(state=state, obs=obs, final_obs=obs)",
+        "test_envs.py observation_after_an_end",
+    ),
+    Mutant(
+        "windows dropped at an episode's end",
+        "buffers/ring.py",
+        "return jnp.where(first == MASKED, 0.0, 1.0).astype(jnp.float32)",
+        "return jnp.where(jnp.any(ended[:-1]), 0.0, 1.0).astype(jnp.float32)",
+        "test_ring.py starts_and_transitions",
+    ),
+    Mutant(
+        "newest starts dropped although their episode has ended",
+        "buffers/ring.py",
+        "jnp.minimum(episode_length, n - 1)[env] if n > 1",
+        "jnp.full_like(env, n - 1) if n > 1",
+        "test_ring.py starts_and_transitions",
+    ),
+    Mutant(
+        "rate held as a float, on the host",
+        "ops/counters.py",
+        "num_envs * Fraction(str(samples_per_insert)) / batch_size",
+        "num_envs * Fraction(samples_per_insert) / batch_size",
+        "test_ops.py rate",
+    ),
+    Mutant(
+        "rate held as a float, counting",
+        "ops/counters.py",
+        "return num_vector_steps * rate.numerator // rate.denominator",
+        "return int(num_vector_steps * float(rate))",
+        "test_ops.py gradient_steps_are_exact",
+    ),
+    Mutant(
+        "rate held as a float, on the device",
+        "ops/counters.py",
+        "credit = credit + rate.numerator % rate.denominator",
+        "credit = credit + jnp.int32(0.999 * (rate.numerator % rate.denominator))",
+        "test_trainer.py gradient_steps_are_counted or rate_is_the_decimal",
+    ),
+    Mutant(
+        "target update by environment step % k",
+        "learners/replay.py",
+        "lax.cond(num_updates % period == 0, move",
+        "lax.cond(num_updates * self.num_envs % period == 0, move",
+        "test_trainer.py target_follows",
+    ),
+    Mutant(
+        "key reused for every step",
+        "learners/replay.py",
+        "            key=key,\n            epsilon=state",
+        "            epsilon=state",
+        "test_trainer.py epsilon_falls_within or every_gradient_step",
+    ),
+    Mutant(
+        "one key for the test of every epoch",
+        "learners/replay.py",
+        "key = jax.random.fold_in(jax.random.fold_in(test_key, phase[0]), phase[1])",
+        "key = test_key",
+        "test_trainer.py tests_depend or lucky or fresh_keys",
+    ),
+    Mutant(
+        "random numbers drawn together with the next key",
+        "ops/randomness.py",
+        "arrays, start = [], num_key_words",
+        "arrays, start = [], 0",
+        "test_ops.py parts_of_a_draw",
+    ),
+    Mutant(
+        "epsilon held for the epoch, in the scan",
+        "learners/replay.py",
+        "training=advance(state.epsilon.training, self.num_envs)",
+        "training=advance(state.epsilon.training, 0)",
+        "test_trainer.py epsilon_falls_within",
+    ),
+    Mutant(
+        "epsilon held for the epoch, by the callback",
+        "trainer/policy.py",
+        "segment(start, final, decay_steps, env_step))",
+        "segment(now := linear_decay(start, final, decay_steps, env_step), now, 0))",
+        "test_trainer.py epsilon_falls_within",
+    ),
+    Mutant(
+        "one coin for all environments",
+        "ops/epsilon.py",
+        "uniform(words[0]) < epsilon",
+        "uniform(words[0, :1]) < epsilon",
+        "test_ops.py coin",
+    ),
+    Mutant(
+        "a test ends with its first episode, so that short ones win",
+        "learners/evaluation.py",
+        "jnp.any(alive & (lengths < time_limit))",
+        "jnp.all(alive & (lengths < time_limit))",
+        "test_trainer.py short_episodes or one_complete_episode",
+    ),
+    Mutant(
+        "rewards of a second episode counted",
+        "learners/evaluation.py",
+        "returns + jnp.where(alive, result.reward, 0.0)",
+        "returns + result.reward",
+        "test_trainer.py short_episodes or one_complete_episode",
+    ),
+    Mutant(
+        "functions found by their environment's name",
+        "envs/environment.py",
+        '("functional", ByIdentity(reset), ByIdentity(step), spec)',
+        '("functional", spec.id)',
+        "test_trainer.py another_environment_of_the_same_name",
+    ),
+    Mutant(
+        "gymnax environments found by name, without their parameters",
+        "envs/gymnax.py",
+        'key = ("gymnax", env_id, maker, constructed, tree_values(params))',
+        'key = ("gymnax", env_id)',
+        "test_trainer.py other_parameters_of_an_environment",
+    ),
+    Mutant(
+        "environment objects found by name",
+        "envs/gymnax.py",
+        'key = ("object", ByIdentity(env), tree_values(params))',
+        'key = ("object", env_id, tree_values(params))',
+        "test_envs.py objects_of_the_same_name",
+    ),
+    Mutant(
+        "best from an unconfirmed test",
+        "trainer/history.py",
+        "self.best = None if stopped else self._before\n        self._keep(score, epoch, params)",
+        "pass",
+        "test_trainer.py confirm",
+    ),
+    Mutant(
+        "best of a tie is the earlier test",
+        "trainer/history.py",
+        "score >= best.score",
+        "score > best.score",
+        "test_trainer.py tie",
+    ),
+    Mutant(
+        "stop callback asked twice in an epoch",
+        "trainer/hooks.py",
+        "            view.confirmed_score = None\n",
+        "            view.confirmed_score = None\n            function(mean_reward)\n",
+        "test_trainer.py three_epochs or asked_once",
+    ),
+    Mutant(
+        "stop callback gets the best so far",
+        "trainer/trainer.py",
+        "float(record.mean[index])",
+        "float(max(r.mean[index] for r in progress.history))",
+        "test_trainer.py mean_of_this_test",
+    ),
+    Mutant(
+        "one stop callback for all seeds",
+        "trainer/hooks.py",
+        "[copy.deepcopy(stop) for _ in views]",
+        "[stop for _ in views]",
+        "test_trainer.py own_copy",
+    ),
+    Mutant(
+        "tests advance the training key",
+        "trainer/members.py",
+        "results.append(group.programs.evaluate(*inputs, phase))",
+        "results.append(group.programs.evaluate(*inputs, phase))\n"
+        "            group.state = group.state.replace(key=group.state.test_key)",
+        "test_trainer.py does_not_depend_on_the_number or evaluation_changes_neither",
+    ),
+    Mutant(
+        "test epsilon ignored",
+        "learners/evaluation.py",
+        "q_values(obs, as_key(network, like=key)), epsilon)",
+        "q_values(obs, as_key(network, like=key)), 0.0 * epsilon)",
+        "test_trainer.py test_epsilon",
+    ),
+    Mutant(
+        "a schedule overwrites the learning rate that was set",
+        "learners/optimizer.py",
+        "return hyperparams.learning_rate * SCHEDULES",
+        "return self.learning_rate * SCHEDULES",
+        "test_trainer.py resume_is_exact or second_run_that_differs",
+    ),
+    Mutant(
+        "a Python number in the state, which compiles again",
+        "trainer/leaves.py",
+        "return jax.device_put(value.astype(old.dtype), old.sharding, may_alias=False)",
+        "return jnp.asarray(value) + 0",
+        "test_trainer.py nothing_is_compiled or second_run",
+    ),
+    Mutant(
+        "programs not shared between runs",
+        "trainer/programs.py",
+        "@functools.lru_cache(maxsize=32)\ndef compile_programs",
+        "def compile_programs",
+        "test_trainer.py second_run",
+    ),
+    Mutant(
+        "snapshot without the callbacks' state",
+        "trainer/hooks.py",
+        "callback.load_state_dict(copy.deepcopy(state))",
+        "pass",
+        "test_trainer.py patience_counter",
+    ),
+    Mutant(
+        "ring copied at every step",
+        "learners/replay.py",
+        "transitions, weights = lax.cond(filled, sample, nothing)",
+        "transitions, weights = sample()",
+        "test_programs.py copies",
+    ),
+    Mutant(
+        "layers: upwards",
+        "ops/losses.py",
+        "import jax.numpy as jnp\n",
+        "import jax.numpy as jnp\nimport jaxrl_cb.learners\n",
+        "test_layers.py imports",
+    ),
+    Mutant(
+        "layers: siblings",
+        "buffers/ring.py",
+        "import jax.numpy as jnp\n",
+        "import jax.numpy as jnp\nimport jaxrl_cb.envs\n",
+        "test_layers.py imports",
+    ),
+    Mutant(
+        "layers: clock",
+        "learners/acting.py",
+        "import jax.numpy as jnp\n",
+        "import time\nimport jax.numpy as jnp\n",
+        "test_layers.py clock",
+    ),
+    Mutant(
+        "layers: jit below the trainer",
+        "ops/losses.py",
+        "def huber",
+        "@jax.jit\ndef huber",
+        "test_layers.py compiles",
+    ),
+    Mutant(
+        "layers: attribute assigned",
+        "learners/acting.py",
+        "    done = result",
+        "    environment.last = result\n    done = result",
+        "test_layers.py assigns",
+    ),
+    Mutant(
+        "gymnax imported with the package",
+        "trainer/__init__.py",
+        "from jaxrl_cb.trainer.history",
+        "import gymnax\nfrom jaxrl_cb.trainer.history",
+        "test_layers.py optional",
+    ),
+]
+
+
+def survives(mutant: Mutant) -> bool:
+    """Whether the named tests pass although the fault is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("jaxrl_cb", "tests"):
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        file = copy / "jaxrl_cb" / mutant.file
+        file.write_text(file.read_text().replace(mutant.old, mutant.new))
+        test_file, _, words = mutant.tests.partition(" ")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{test_file}", "-k", words]
+        done = subprocess.run(
+            [*command, "-p", "no:cacheprovider"],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode not in (0, 1):  # neither passed nor failed
+            raise RuntimeError(f"{mutant.name}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        if done.returncode:
+            reasons = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+            print(f"caught    {mutant.name}: {reasons[0][7:160] if reasons else ''}", flush=True)
+        else:
+            print(f"SURVIVES  {mutant.name}", flush=True)
+        return not done.returncode
+
+
+if __name__ == "__main__":
+    chosen = [m for m in MUTANTS if not sys.argv[1:] or any(w in m.name for w in sys.argv[1:])]
+    survivors = [mutant.name for mutant in chosen if survives(mutant)]
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
+    sys.exit(bool(survivors))
