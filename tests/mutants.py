@@ -213,12 +213,11 @@ MUTANTS = [
         "test_trainer.py own_copy",
     ),
     Mutant(
-        "tests advance the training key",
+        "tests on keys that depend on training",
         "trainer/members.py",
-        "results.append(group.programs.evaluate(*inputs, phase))",
-        "results.append(group.programs.evaluate(*inputs, phase))\n"
-        "            group.state = group.state.replace(key=group.state.test_key)",
-        "test_trainer.py does_not_depend_on_the_number or evaluation_changes_neither",
+        "inputs = (state.params, state.epsilon.inference, state.test_key)",
+        "inputs = (state.params, state.epsilon.inference, state.key)",
+        "test_trainer.py tests_depend",
     ),
     Mutant(
         "test epsilon ignored",
@@ -232,14 +231,14 @@ MUTANTS = [
         "learners/optimizer.py",
         "return hyperparams.learning_rate * SCHEDULES",
         "return self.learning_rate * SCHEDULES",
-        "test_trainer.py resume_is_exact or second_run_that_differs",
+        "test_trainer.py learning_rate",
     ),
     Mutant(
-        "a Python number in the state, which compiles again",
+        "an eager operation in a setter",
         "trainer/leaves.py",
         "return jax.device_put(value.astype(old.dtype), old.sharding, may_alias=False)",
-        "return jnp.asarray(value) + 0",
-        "test_trainer.py nothing_is_compiled or second_run",
+        "return jax.jit(lambda: jnp.asarray(value, old.dtype))()",
+        "test_trainer.py nothing_is_compiled",
     ),
     Mutant(
         "programs not shared between runs",

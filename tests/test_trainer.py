@@ -355,6 +355,51 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(plain):
     assert any(path.startswith(".params") for path in changed)
 
 
+# --- learning rate ---
+
+
+class SetsRates(EpochTrainCallback):
+    """Sets the learning rate of each epoch, and keeps the parameters that were there before it."""
+
+    def __init__(self, *rates):
+        self.rates = rates
+        self.before = []
+
+    def callback(self, epoch, env_step, context):
+        self.before.append(arrays(context.state.params))
+        context.policy.set_learning_rate(self.rates[epoch - 1])
+
+
+def test_the_learning_rate_that_is_set_is_the_one_that_is_used():
+    sets = SetsRates(0.0, 1e-3, 0.0)
+    result = trainer(sets, learner=cartpole(learning_rate=0.5)).run()
+    first, second, third = sets.before
+    assert differing(first, second) == []
+    assert differing(second, third) != []
+    assert differing(third, arrays(result.state.params)) == []
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_a_schedule_multiplies_the_learning_rate_that_is_set(schedule):
+    # One gradient step per epoch, the first of rate 0: the second is the same step in every run,
+    # and is taken at (1 - 1/2) of the linear schedule.
+    def step_of(rate, schedule):
+        learner = dataclasses.replace(
+            cartpole(), optimizer=OptimizerConfig(learning_rate_schedule=schedule)
+        )
+        sets = SetsRates(0.0, rate)
+        run = trainer(sets, learner=learner, max_epochs=2, epoch_num_steps=4, num_test_episodes=1)
+        after = arrays(run.run().state.params)
+        return np.concatenate(
+            [(b - a).ravel() for a, b in zip(sets.before[1], after, strict=True)], dtype=np.float64
+        )
+
+    whole = step_of(0.01, "constant")
+    assert np.abs(whole).max() > 1e-3
+    factor = {"linear": 0.5, "constant": 1.0}[schedule]
+    np.testing.assert_allclose(step_of(0.02, schedule), 2 * factor * whole, atol=1e-6)
+
+
 # --- epsilon ---
 
 
