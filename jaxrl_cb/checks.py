@@ -2,12 +2,52 @@
 
 import math
 import numbers
-from typing import Any
+import typing
+from typing import Any, NamedTuple
 
 from jaxrl_cb.errors import ConfigError, ConfigTypeError
 
+MAX_INT = 2**31 - 1
 
-def check_int(name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:
+
+class Range(NamedTuple):
+    """In an annotation, what an int or a float may be: ``Annotated[float, Range(0, 1)]``."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+
+
+class Choice(NamedTuple):
+    """In an annotation, what a setting may be: ``Annotated[str, Choice(("best", "last"))]``."""
+
+    choices: Any
+
+
+def check_fields(config: Any) -> None:
+    """Checks the fields of a dataclass by their annotations; None passes where it is allowed."""
+    for name, kind in typing.get_type_hints(type(config), include_extras=True).items():
+        annotated = hasattr(kind, "__metadata__")
+        base, limits = typing.get_args(kind) if annotated else (kind, None)
+        types, value = typing.get_args(base) or (base,), getattr(config, name)
+        if value is None and type(None) in types:
+            continue
+        if isinstance(limits, Choice):
+            check_choice(name, value, limits.choices)
+        elif isinstance(limits, Range) and float in types:
+            check_float(name, value, limits.low, limits.high, open_low=limits.open_low)
+        elif isinstance(limits, Range):
+            check_int(
+                name,
+                value,
+                int(limits.low),
+                int(limits.high) if limits.high < math.inf else MAX_INT,
+            )
+        elif bool in types:
+            check_bool(name, value)
+
+
+def check_int(name: str, value: Any, low: int, high: int = MAX_INT) -> None:
     """Checks that a setting is an int (not a bool) in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ConfigTypeError(f"{name}={value!r} is a {type(value).__name__}; expected an int")
@@ -52,7 +92,7 @@ def check_multiple(name: str, value: int, of: int, what: str) -> None:
 
 
 def _range(low: int, high: int) -> str:
-    return f"at least {low}" if high == 2**31 - 1 else f"at least {low} and at most {high}"
+    return f"at least {low}" if high == MAX_INT else f"at least {low} and at most {high}"
 
 
 def _is_numeric_text(value: Any) -> bool:

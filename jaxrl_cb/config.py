@@ -4,10 +4,10 @@ import dataclasses
 import json
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from jaxrl_cb.algorithms import DQN, Algorithm
-from jaxrl_cb.checks import check_bool, check_choice, check_int
+from jaxrl_cb.checks import Choice, check_choice, check_fields, check_int
 from jaxrl_cb.envs import Environment, EnvSpec
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, did_you_mean
 from jaxrl_cb.learners import (
@@ -46,8 +46,7 @@ class NetworkConfig:
         for size in self.hidden_sizes:
             check_int("hidden_sizes", size, 1)
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
-        check_bool("layer_norm", self.layer_norm)
-        check_bool("dueling", self.dueling)
+        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +60,10 @@ class AlgorithmConfig:
     """
 
     double: bool = True
-    loss: str = "squared"
+    loss: Annotated[str, Choice(LOSSES)] = "squared"
 
     def __post_init__(self):
-        check_bool("double", self.double)
-        check_choice("loss", self.loss, LOSSES)
+        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,13 +87,10 @@ def load_policy(
     path = Path(run_dir)
     if which not in ("best", "last"):
         raise ConfigError(f"which={which!r} is not one of 'best', 'last'")
-    for name in ("config.json", "policy.json", f"policy_{which}.safetensors"):
-        if not (path / name).is_file():
-            raise RunFolderError(f"{str(run_dir)!r} has no {name}; it is not a finished run")
     config = read_config(path)[2]
-    data = json.loads((path / "policy.json").read_text())
+    data = json.loads(_existing(path, "policy.json").read_text())
     spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
-    params = load_file(path / f"policy_{which}.safetensors")
+    params = load_file(_existing(path, f"policy_{which}.safetensors"))
     params = traverse_util.unflatten_dict(params, sep="/")
     policy = Policy(config.build_algorithm(spec), spec, params, np.float32(data["epsilon"]))
     return policy if seed is None else policy[seed]
@@ -101,17 +98,20 @@ def load_policy(
 
 def read_config(path: Path) -> tuple[str | None, str, Config]:
     """The environment's id, the algorithm and the settings of a run."""
-    if not (path / "config.json").is_file():
-        raise RunFolderError(f"{str(path)!r} has no config.json; it is not a run folder")
-    env, algorithm, settings = load_config((path / "config.json").read_text())
+    env, algorithm, settings = load_config(_existing(path, "config.json").read_text())
     return env, algorithm, resolve(env, algorithm, settings)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``."""
-    if not (path / "metrics.jsonl").is_file():
-        raise RunFolderError(f"{str(path)!r} has no metrics.jsonl; it is not a run folder")
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = _existing(path, "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _existing(path: Path, name: str) -> Path:
+    if not (path / name).is_file():
+        raise RunFolderError(f"{str(path)!r} has no {name}; it is not the folder of a run")
+    return path / name
 
 
 def versions() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What follows from the settings, in words: printed before a run starts."""
 
 import jax
+from rich.filesize import decimal
 
 from jaxrl_cb.learners import ReplayLearner
 from jaxrl_cb.trainer.params import TrainerParams
@@ -36,10 +37,4 @@ def describe(learner: ReplayLearner, params: TrainerParams) -> str:
 
 
 def _bytes(tree) -> str:
-    sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "size"))
-    size = float(sum(sizes))
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} GiB"
+    return decimal(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)))

@@ -1,10 +1,11 @@
 """How epsilon starts out; callbacks override it."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
-from jaxrl_cb.checks import check_float, check_int
+from jaxrl_cb.checks import Range, check_fields
 from jaxrl_cb.ops.epsilon import segment
 from jaxrl_cb.types import Epsilon
 
@@ -20,17 +21,13 @@ class Exploration:
         epsilon_test: probability of a random action in tests, in [0, 1].
     """
 
-    epsilon_start: float = 1.0
-    epsilon_final: float = 0.05
-    epsilon_decay_steps: int | None = None
-    epsilon_test: float = 0.0
+    epsilon_start: Annotated[float, Range(0, 1)] = 1.0
+    epsilon_final: Annotated[float, Range(0, 1)] = 0.05
+    epsilon_decay_steps: Annotated[int | None, Range(0)] = None
+    epsilon_test: Annotated[float, Range(0, 1)] = 0.0
 
     def __post_init__(self):
-        check_float("epsilon_start", self.epsilon_start, 0, 1)
-        check_float("epsilon_final", self.epsilon_final, 0, 1)
-        check_float("epsilon_test", self.epsilon_test, 0, 1)
-        if self.epsilon_decay_steps is not None:
-            check_int("epsilon_decay_steps", self.epsilon_decay_steps, 0)
+        check_fields(self)
 
     def decay_steps(self, total_env_steps: int) -> int:
         """Length of the decay when one seed takes `total_env_steps` steps in all."""

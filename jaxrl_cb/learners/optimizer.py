@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 import optax
 
-from jaxrl_cb.checks import check_choice, check_float
+from jaxrl_cb.checks import Choice, Range, check_fields
 from jaxrl_cb.types import Array, Hyperparams
 
 SCHEDULES = {
@@ -28,17 +29,13 @@ class OptimizerConfig:
         adam_epsilon: Adam's epsilon.
     """
 
-    learning_rate: float = 2.5e-4
-    learning_rate_schedule: str = "constant"
-    max_grad_norm: float | None = 10.0
-    adam_epsilon: float = 1e-5
+    learning_rate: Annotated[float, Range(0)] = 2.5e-4
+    learning_rate_schedule: Annotated[str, Choice(SCHEDULES)] = "constant"
+    max_grad_norm: Annotated[float | None, Range(0, open_low=True)] = 10.0
+    adam_epsilon: Annotated[float, Range(0, open_low=True)] = 1e-5
 
     def __post_init__(self):
-        check_float("learning_rate", self.learning_rate, 0)
-        check_choice("learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
-        check_float("adam_epsilon", self.adam_epsilon, 0, open_low=True)
-        if self.max_grad_norm is not None:
-            check_float("max_grad_norm", self.max_grad_norm, 0, open_low=True)
+        check_fields(self)
 
     def transformation(self) -> optax.GradientTransformation:
         """The gradient transformation without the learning rate.

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 from fractions import Fraction
+from typing import Annotated
 
-from jaxrl_cb.checks import check_bool, check_float, check_int, check_multiple
+from jaxrl_cb.checks import Range, check_fields, check_multiple
 from jaxrl_cb.errors import ConfigError
 from jaxrl_cb.ops.counters import update_rate
 
@@ -25,22 +26,16 @@ class ReplayConfig:
         n_step: n, rewards summed before bootstrapping.
     """
 
-    num_envs: int = 16
-    buffer_size: int = 100_000
-    batch_size: int = 128
-    samples_per_insert: float = 8.0
-    start_timesteps: int = 1_280
+    num_envs: Annotated[int, Range(1)] = 16
+    buffer_size: Annotated[int, Range(1)] = 100_000
+    batch_size: Annotated[int, Range(1)] = 128
+    samples_per_insert: Annotated[float, Range(0)] = 8.0
+    start_timesteps: Annotated[int, Range(0)] = 1_280
     start_timesteps_random: bool = True
-    n_step: int = 1
+    n_step: Annotated[int, Range(1)] = 1
 
     def __post_init__(self):
-        check_int("num_envs", self.num_envs, 1)
-        check_int("batch_size", self.batch_size, 1)
-        check_int("buffer_size", self.buffer_size, 1)
-        check_int("start_timesteps", self.start_timesteps, 0)
-        check_int("n_step", self.n_step, 1)
-        check_float("samples_per_insert", self.samples_per_insert, 0)
-        check_bool("start_timesteps_random", self.start_timesteps_random)
+        check_fields(self)
         each_env = f"num_envs {self.num_envs}"
         check_multiple("buffer_size", self.buffer_size, self.num_envs, each_env)
         check_multiple("start_timesteps", self.start_timesteps, self.num_envs, each_env)
@@ -105,14 +100,12 @@ class TargetConfig:
         target_update_period: gradient steps between two such steps.
     """
 
-    gamma: float = 0.99
-    tau: float = 0.005
-    target_update_period: int = 1
+    gamma: Annotated[float, Range(0, 1)] = 0.99
+    tau: Annotated[float, Range(0, 1, open_low=True)] = 0.005
+    target_update_period: Annotated[int, Range(1)] = 1
 
     def __post_init__(self):
-        check_float("gamma", self.gamma, 0, 1)
-        check_float("tau", self.tau, 0, 1, open_low=True)
-        check_int("target_update_period", self.target_update_period, 1)
+        check_fields(self)
 
 
 def learning_rate_for(batch_size: int) -> float:

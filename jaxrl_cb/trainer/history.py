@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,24 +84,24 @@ class EpochRecord:
 
 
 def training_means(
-    metrics: Sequence[ChunkMetrics], num_updates: int, stopped: Sequence[int]
+    metrics: Sequence[ChunkMetrics], num_updates: int, num_seeds: int, stopped: Iterable[int]
 ) -> dict[str, np.ndarray]:
     """The fields of a record that sum up an epoch's chunks, NaN where seeds have stopped.
 
     Args:
-        metrics: of each chunk, NumPy arrays [S].
+        metrics: of each chunk, NumPy arrays [S]; none before training.
         num_updates: gradient steps of the epoch.
+        num_seeds: S.
         stopped: seeds that have stopped.
     """
-    losses, returns, episodes = (
-        np.stack([np.asarray(chunk[field], np.float64) for chunk in metrics]).sum(axis=0)
-        for field in (0, 1, 2)
-    )
+    chunks = np.array([chunk[:3] for chunk in metrics], np.float64).reshape(-1, 3, num_seeds)
+    losses, returns, episodes = chunks.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         loss, train_return = losses / num_updates, returns / episodes
     loss[list(stopped)] = train_return[list(stopped)] = np.nan
-    num_masked = np.asarray(metrics[-1].num_masked, np.int64)
-    return {"train_loss": loss, "train_return": train_return, "num_masked": num_masked}
+    num_masked = metrics[-1].num_masked if metrics else np.zeros(num_seeds)
+    means = {"train_loss": loss, "train_return": train_return}
+    return {**means, "num_masked": np.asarray(num_masked, np.int64)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Length of a run, its tests and its seeds."""
 
 import dataclasses
+from typing import Annotated
 
-from jaxrl_cb.checks import check_bool, check_int, check_multiple
+from jaxrl_cb.checks import Range, check_fields, check_multiple
 from jaxrl_cb.errors import ConfigError
 from jaxrl_cb.learners.replay import ReplayLearner
 
@@ -23,23 +24,16 @@ class TrainerParams:
         chunk_num_steps: environment steps of one compiled call at most; the epoch is cut up evenly.
     """
 
-    max_epochs: int = 100
-    epoch_num_steps: int = 10_000
-    num_test_episodes: int = 20
-    seed: int = 0
-    num_seeds: int = 1
+    max_epochs: Annotated[int, Range(0)] = 100
+    epoch_num_steps: Annotated[int, Range(1)] = 10_000
+    num_test_episodes: Annotated[int, Range(1)] = 20
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    num_seeds: Annotated[int, Range(1)] = 1
     vectorize_seeds: bool | None = None
-    chunk_num_steps: int = 1_000_000
+    chunk_num_steps: Annotated[int, Range(1)] = 1_000_000
 
     def __post_init__(self):
-        check_int("max_epochs", self.max_epochs, 0)
-        check_int("epoch_num_steps", self.epoch_num_steps, 1)
-        check_int("num_test_episodes", self.num_test_episodes, 1)
-        check_int("seed", self.seed, 0, 2**32 - 1)
-        check_int("num_seeds", self.num_seeds, 1)
-        check_int("chunk_num_steps", self.chunk_num_steps, 1)
-        if self.vectorize_seeds is not None:
-            check_bool("vectorize_seeds", self.vectorize_seeds)
+        check_fields(self)
         if self.seed + self.num_seeds > 2**32:
             raise ConfigError(
                 f"seed={self.seed} with num_seeds={self.num_seeds} goes beyond 2**32 - 1; "

@@ -223,7 +223,7 @@ class Trainer:
     def _record(
         self, metrics: list[ChunkMetrics], evaluation: Any, seconds: tuple[float, float]
     ) -> EpochRecord:
-        progress, policy, num_seeds = self.progress, self.context.policy, self.params.num_seeds
+        progress, policy = self.progress, self.context.policy
         steps = progress.env_step // self.learner.num_envs
         num_updates = self.learner.num_updates(steps)
         before = progress.history[-1].num_updates if progress.history else 0
@@ -231,8 +231,6 @@ class Trainer:
         eps = [np.array(e, np.float32, ndmin=1) for e in eps]
         for values in eps:
             values[list(progress.ended)] = np.nan
-        nothing: list[Any] = [np.zeros(num_seeds)] * 4
-        metrics = metrics or [ChunkMetrics(*nothing)]
         return EpochRecord(
             epoch=progress.epoch,
             env_step=progress.env_step,
@@ -243,7 +241,7 @@ class Trainer:
             eps_inference=eps[1],
             train_seconds=seconds[0],
             test_seconds=seconds[1],
-            **training_means(metrics, num_updates - before, list(progress.ended)),
+            **training_means(metrics, num_updates - before, progress.num_seeds, progress.ended),
         )
 
     def _params_of(self, index: int) -> PyTree:
