@@ -8,13 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl_cb.envs import check_environment
     from jaxrl_cb.experiment import evaluate, train
     from jaxrl_cb.run_folder import load_policy
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load_policy", "train"]
+__all__ = ["__version__", "check_environment", "evaluate", "load_policy", "train"]
 
 _HOMES = {
+    "check_environment": "jaxrl_cb.envs",
     "evaluate": "jaxrl_cb.experiment",
     "load_policy": "jaxrl_cb.run_folder",
     "train": "jaxrl_cb.experiment",

@@ -44,10 +44,11 @@ class EnvStep(NamedTuple):
 
     state: PyTree  # state to step next (of the new episode if this one ended)
     obs: Array  # [*obs] observation to act on next
-    reward: Array  # [] float32
+    reward: Array  # [] float32, what is learned from
     terminated: Array  # [] bool
     truncated: Array  # [] bool
     final_obs: Array  # [*obs] observation that the action led to, before any reset
+    score: Array  # [] float32, what episode returns are made of: the reward before any wrapper
 
 
 class EpsilonSegment(struct.PyTreeNode):
@@ -99,13 +100,14 @@ class Cursor(struct.PyTreeNode):
 class Buffer(struct.PyTreeNode):
     """Time-major replay ring; each observation is stored once. Written by `ReplayRing.add`."""
 
-    obs: Array  # [T, E, *obs]
+    obs: Array  # [T, E, *obs], or packed
     action: Array  # [T, E] uint8 or int32
     reward: Array  # [T, E] float32
     ending: Array  # [T, E] uint8, see `jaxrl_cb.buffers.ring`
-    final_obs: Array  # [F, E, *obs], of truncated episodes only
+    final_obs: Array  # [F, E, *obs] or packed, of truncated episodes only
     slot_used: Array  # [E] bool, whether the current slot holds a final observation
     num_masked: Array  # [] int32, truncations whose final observation found no slot
+    num_lossy: Array  # [] int32, observations that the declared packing did not keep
     cursor: Cursor
 
 
@@ -137,6 +139,7 @@ class ChunkMetrics(NamedTuple):
     return_sum: Any  # [] float32, undiscounted returns of the training episodes that ended
     num_episodes: Any  # [] int32
     num_masked: Any  # [] int32, see `Buffer.num_masked`; a running total
+    num_lossy: Any  # [] int32, see `Buffer.num_lossy`; a running total
 
 
 class Evaluation(NamedTuple):

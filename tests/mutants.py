@@ -152,8 +152,8 @@ MUTANTS = [
     Mutant(
         "rewards of a second episode counted",
         "learners/evaluation.py",
-        "returns + jnp.where(alive, result.reward, 0.0)",
-        "returns + result.reward",
+        "returns + jnp.where(alive, result.score, 0.0)",
+        "returns + result.score",
         "test_trainer.py short_episodes or one_complete_episode",
     ),
     Mutant(

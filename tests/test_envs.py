@@ -54,6 +54,7 @@ def test_every_gymnax_environment_conforms_or_is_refused(env_id):
     assert (spec.id, spec.num_actions > 1, spec.time_limit > 0) == (env_id, True, True)
     assert shapes(result.state) == shapes(state)  # a loop can carry it
     assert shapes(result.obs) == shapes(result.final_obs) == shapes(obs)
+    assert shapes(result.score) == shapes(result.reward)
     flags = [(x.shape, x.dtype.name) for x in result[2:5]]
     assert flags == [((), "float32"), ((), "bool"), ((), "bool")]
 

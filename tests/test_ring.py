@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from jaxrl_cb.buffers.ring import CONTINUES, MASKED, TERMINATED, TRUNCATED, ReplayRing
+from jaxrl_cb.ops.packing import BitPacking
 from jaxrl_cb.ops.returns import n_step_transition
 from jaxrl_cb.types import Experience
 
@@ -305,8 +306,52 @@ def test_bytes_of_a_transition():
     assert buffer.obs.shape == (1000, 4, 10, 10, 4)  # each observation once
     assert buffer.final_obs.shape == (3, 4, 10, 10, 4)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(buffer))
-    # observation 400, action 1, reward 4, ending 1; three slots; slot_used; four int32 scalars
-    assert size == 4000 * (400 + 1 + 4 + 1) + 3 * 4 * 400 + 4 + 4 * 4
+    # observation 400, action 1, reward 4, ending 1; three slots; slot_used; five int32 scalars
+    assert size == 4000 * (400 + 1 + 4 + 1) + 3 * 4 * 400 + 4 + 5 * 4
+
+
+def test_a_million_binary_transitions_take_58_megabytes():
+    # 10 x 10 x 4 bits are 50 bytes; action 1, reward 4, ending 1
+    packing = BitPacking((10, 10, 4), "float32")
+    ring = ReplayRing(num_rows=7_813, num_envs=128, time_limit=1000, packing=packing)
+    buffer = jax.eval_shape(lambda: ring.init(jnp.zeros((10, 10, 4)), num_actions=3))
+    assert buffer.obs.shape == (7_813, 128, 50)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(buffer))
+    assert size == 7_813 * 128 * 56 + 9 * 128 * 50 + 128 + 5 * 4
+    assert size < 58e6
+
+
+def test_binary_observations_come_back_from_bits_and_others_are_counted():
+    packing = BitPacking((3, 5), "float32")
+    ring = ReplayRing(4, 2, time_limit=3, packing=packing)
+    generator = np.random.default_rng(0)
+    obs = generator.integers(0, 2, (7, 2, 3, 5)).astype(np.float32)
+    add, buffer = jax.jit(ring.add), ring.init(jnp.zeros((3, 5)), num_actions=2)
+    for t in range(6):
+        cut = np.full(2, t == 4)
+        row = Experience(
+            obs=obs[t],
+            action=np.zeros(2, np.int32),
+            reward=np.zeros(2, np.float32),
+            terminated=np.zeros(2, bool),
+            truncated=cut,
+            final_obs=1 - obs[t + 1] if t == 4 else obs[t + 1],
+        )
+        buffer = add(buffer, row)
+    first_obs = jax.jit(lambda *start: ring.window(*start, n=1).obs)
+    next_obs = jax.jit(ring.next_obs)
+    for age in (1, 2, 3, 4):
+        for env in (0, 1):
+            start = (jnp.int32(age), jnp.int32(env))
+            t = 6 - age
+            np.testing.assert_array_equal(first_obs(buffer, *start), obs[t, env])
+            expected = 1 - obs[t + 1, env] if t == 4 else obs[t + 1, env]
+            np.testing.assert_array_equal(next_obs(buffer, obs[6], *start), expected)
+    assert int(buffer.num_lossy) == 0
+    half = row.replace(obs=np.stack([obs[0, 0], obs[0, 1] * 0.5 + 0.1]))
+    assert int(add(buffer, half).num_lossy) == 1
+    nan = row.replace(final_obs=np.full_like(obs[0], np.nan))
+    assert int(add(buffer, nan).num_lossy) == 2
 
 
 @pytest.mark.parametrize(("num_actions", "dtype"), [(2, "uint8"), (256, "uint8"), (257, "int32")])

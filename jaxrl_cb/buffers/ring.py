@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxrl_cb.ops.packing import UNPACKED, Packing
 from jaxrl_cb.ops.randomness import below
 from jaxrl_cb.ops.returns import n_step_transition
 from jaxrl_cb.types import Array, Buffer, Cursor, Experience, Rollout, Transition
@@ -40,11 +41,13 @@ class ReplayRing:
         num_rows: T, rows; the capacity is T * E transitions.
         num_envs: E.
         time_limit: steps between two truncations of an environment at least; None if unknown.
+        packing: how observations are kept.
     """
 
     num_rows: int
     num_envs: int
     time_limit: int | None = None
+    packing: Packing = UNPACKED
 
     @property
     def _block(self) -> int:
@@ -58,15 +61,17 @@ class ReplayRing:
     def init(self, obs: Array, num_actions: int) -> Buffer:
         """An empty buffer for observations shaped and typed like `obs` ([*obs])."""
         rows, envs = self.num_rows, self.num_envs
+        packed = jax.eval_shape(self.packing.pack, obs)
         action_dtype = jnp.uint8 if num_actions <= 256 else jnp.int32
         return Buffer(
-            obs=jnp.zeros((rows, envs, *obs.shape), obs.dtype),
+            obs=jnp.zeros((rows, envs, *packed.shape), packed.dtype),
             action=jnp.zeros((rows, envs), action_dtype),
             reward=jnp.zeros((rows, envs), jnp.float32),
             ending=jnp.zeros((rows, envs), jnp.uint8),
-            final_obs=jnp.zeros((self.num_slots, envs, *obs.shape), obs.dtype),
+            final_obs=jnp.zeros((self.num_slots, envs, *packed.shape), packed.dtype),
             slot_used=jnp.zeros((envs,), bool),
             num_masked=jnp.int32(0),
+            num_lossy=jnp.int32(0),
             cursor=Cursor(position=jnp.int32(0), size=jnp.int32(0), clock=jnp.int32(0)),
         )
 
@@ -80,17 +85,20 @@ class ReplayRing:
         stored = truncated & ~slot_used
         ending = jnp.where(truncated, jnp.where(masked, MASKED, TRUNCATED), CONTINUES)
         ending = jnp.where(experience.terminated, TERMINATED, ending).astype(jnp.uint8)
-        where_stored = stored.reshape(stored.shape + (1,) * (experience.obs.ndim - 1))
-        final_obs = jnp.where(where_stored, experience.final_obs, buffer.final_obs[slot])
+        final_obs = self.packing.pack(experience.final_obs)
+        where_stored = stored.reshape(stored.shape + (1,) * (final_obs.ndim - 1))
+        final_obs = jnp.where(where_stored, final_obs, buffer.final_obs[slot])
+        lossy = self.packing.is_lossy(experience.obs) | self.packing.is_lossy(experience.final_obs)
         row = cursor.position
         return Buffer(
-            obs=_write(buffer.obs, experience.obs, row),
+            obs=_write(buffer.obs, self.packing.pack(experience.obs), row),
             action=_write(buffer.action, experience.action.astype(buffer.action.dtype), row),
             reward=_write(buffer.reward, experience.reward, row),
             ending=_write(buffer.ending, ending, row),
             final_obs=_write(buffer.final_obs, final_obs, slot),
             slot_used=slot_used | stored,
             num_masked=buffer.num_masked + jnp.sum(masked, dtype=jnp.int32),
+            num_lossy=buffer.num_lossy + jnp.sum(lossy, dtype=jnp.int32),
             cursor=Cursor(
                 position=lax.rem(row + 1, self.num_rows),
                 size=jnp.minimum(cursor.size + 1, self.num_rows),
@@ -157,7 +165,7 @@ class ReplayRing:
         """The n rows that begin `age` rows before the write position. Unbatched."""
         rows = self._row(buffer, age - jnp.arange(n, dtype=jnp.int32))
         return Window(
-            obs=_read(buffer.obs, rows[0], env),
+            obs=self.packing.unpack(_read(buffer.obs, rows[0], env)),
             action=_read(buffer.action, rows[0], env).astype(jnp.int32),
             rewards=_read(buffer.reward, rows, env),
             ending=_read(buffer.ending, rows, env),
@@ -184,9 +192,10 @@ class ReplayRing:
         period = self._block * self.num_slots
         slot = self._slot(lax.rem(buffer.cursor.clock - age + period, period))
         following = _read(buffer.obs, self._row(buffer, age - 1), env)
-        following = jnp.where(age == 1, newest_obs[env], following)
         truncated = _read(buffer.ending, self._row(buffer, age), env) == TRUNCATED
-        return jnp.where(truncated, _read(buffer.final_obs, slot, env), following)
+        stored = jnp.where(truncated, _read(buffer.final_obs, slot, env), following)
+        is_newest = (age == 1) & ~truncated
+        return jnp.where(is_newest, newest_obs[env], self.packing.unpack(stored))
 
     def _slot(self, clock: Array) -> Array:
         return lax.div(clock, self._block)

@@ -10,7 +10,11 @@ import numpy as np
 
 from jaxrl_cb.checks import check_int
 from jaxrl_cb.errors import UnsupportedEnvError
+from jaxrl_cb.ops.packing import UNPACKED, BitPacking, Packing
 from jaxrl_cb.types import Array, EnvStep, PyTree
+
+ENV_AXIS = "envs"
+"""Name of the axis of environments that are stepped together, for statistics over all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +28,8 @@ class EnvSpec:
         num_actions: A; actions are 0..A-1.
         time_limit: steps after which an episode is truncated, or None.
         reward_threshold: mean undiscounted return that counts as solved, or None.
+        is_binary: whether every element of an observation is 0 or 1, so that replay may keep bits.
+            It is checked while training.
     """
 
     id: str
@@ -32,6 +38,12 @@ class EnvSpec:
     num_actions: int
     time_limit: int | None = None
     reward_threshold: float | None = None
+    is_binary: bool = False
+
+    @property
+    def packing(self) -> Packing:
+        """How replay keeps observations."""
+        return BitPacking(self.obs_shape, self.obs_dtype) if self.is_binary else UNPACKED
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +62,16 @@ class Environment:
     reset: Callable[[Array], tuple[PyTree, Array]]
     step: Callable[[Array, Array, PyTree, Array], EnvStep]
     cache_key: Hashable
+
+    def reset_all(self, keys: Array) -> tuple[PyTree, Array]:
+        """`reset` of E environments: keys are [E]."""
+        return jax.vmap(self.reset)(keys)
+
+    def step_all(
+        self, keys_step: Array, keys_reset: Array, states: PyTree, actions: Array
+    ) -> EnvStep:
+        """`step` of E environments side by side; `ENV_AXIS` names the axis between them."""
+        return jax.vmap(self.step, axis_name=ENV_AXIS)(keys_step, keys_reset, states, actions)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Environment) and self.cache_key == other.cache_key
@@ -85,6 +107,7 @@ def functional(
     num_actions: int,
     time_limit: int | None,
     reward_threshold: float | None = None,
+    is_binary: bool = False,
     id: str = "custom",
 ) -> Environment:
     """Makes an environment of two pure functions; the automatic reset is ours.
@@ -97,6 +120,7 @@ def functional(
         num_actions: A; `action` is an int32 in 0..A-1.
         time_limit: steps after which `truncated` is set at the latest. Tests need one.
         reward_threshold: mean undiscounted return that counts as solved, or None.
+        is_binary: whether observations hold only 0 and 1 (bool ones do); replay keeps them as bits.
         id: name for messages and files.
 
     Raises:
@@ -110,7 +134,10 @@ def functional(
         raise UnsupportedEnvError(
             f"environment {id!r}: the observation is a {type(obs).__name__}; it must be one array"
         )
-    spec = EnvSpec(id, tuple(obs.shape), obs.dtype.name, num_actions, time_limit, reward_threshold)
+    spec = EnvSpec(
+        *(id, tuple(obs.shape), obs.dtype.name, num_actions, time_limit, reward_threshold),
+        is_binary=is_binary or obs.dtype == bool,
+    )
 
     def checked_step(key, env_state, action):
         result = step(key, env_state, action)
@@ -136,7 +163,7 @@ def resetting(
 
     def step_and_reset(key_step, key_reset, env_state, action):
         state, obs, reward, terminated, truncated = step(key_step, env_state, action)
-        result = fitted(EnvStep(state, obs, reward, terminated, truncated, final_obs=obs))
+        result = fitted(EnvStep(state, obs, reward, terminated, truncated, obs, reward))
         done = result.terminated | result.truncated
         state, obs = jax.tree.map(
             lambda fresh, stepped: jnp.where(done, fresh, stepped),
@@ -145,7 +172,7 @@ def resetting(
         )
         return result._replace(state=state, obs=obs)
 
-    return _environment(spec, reset, step_and_reset, cache_key)
+    return checked(spec, reset, step_and_reset, cache_key)
 
 
 def conformed(
@@ -160,7 +187,7 @@ def conformed(
         UnsupportedEnvError: naming the leaf.
     """
     fitted = _fitter(spec, reset)
-    return _environment(spec, reset, lambda *inputs: fitted(step(*inputs)), cache_key)
+    return checked(spec, reset, lambda *inputs: fitted(step(*inputs)), cache_key)
 
 
 def _fitter(spec: EnvSpec, reset: Callable[..., Any]) -> Callable[[EnvStep], EnvStep]:
@@ -175,17 +202,25 @@ def _fitter(spec: EnvSpec, reset: Callable[..., Any]) -> Callable[[EnvStep], Env
             terminated=_scalar(spec.id, "terminated", result.terminated).astype(bool),
             truncated=_scalar(spec.id, "truncated", result.truncated).astype(bool),
             final_obs=_matched(spec.id, "final obs", result.final_obs, like_obs),
+            score=_scalar(spec.id, "score", result.score).astype(jnp.float32),
         )
 
     return fitted
 
 
-def _environment(
+def checked(
     spec: EnvSpec, reset: Callable[..., Any], step: Callable[..., EnvStep], cache_key: Hashable
 ) -> Environment:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    jax.eval_shape(step, key, key, _shapes(reset)[0], jax.ShapeDtypeStruct((), jnp.int32))
-    return Environment(spec, lambda key: strong(reset(key)), step, cache_key)
+    """The environment of these functions, which are traced once to see that they fit."""
+    environment = Environment(spec, lambda key: strong(reset(key)), step, cache_key)
+
+    def once(key):
+        keys = key[None]
+        states, _ = environment.reset_all(keys)
+        return environment.step_all(keys, keys, states, jnp.zeros((1,), jnp.int32))
+
+    jax.eval_shape(once, jax.eval_shape(lambda: jax.random.key(0)))
+    return environment
 
 
 def strong(tree: PyTree) -> PyTree:

@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,6 +32,15 @@ from jaxrl_cb.errors import (
 )
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.types import EnvStep
+
+BINARY = frozenset(
+    [
+        *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar"),
+        *("SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "SimpleBandit-bsuite"),
+        *("Pong-misc", "FrozenLake-misc"),
+    ]
+)
+"""Environments whose observations hold only 0 and 1, although they are typed float32."""
 
 NEEDS_DOWNLOAD = {"MNISTBandit-bsuite": "it downloads a data set when it is made"}
 
@@ -119,15 +129,18 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
             "Discrete one"
         )
 
+    encoded = _encoder(env, params)
+
     def reset(key):
         with default_promotion():
             obs, state = env.reset(key, params)
-        return state, obs
+        return state, encoded(obs)
 
     def raw_step(key, state, action):
         with default_promotion():
             obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
-            return state, obs, reward, terminated, env.is_truncated(state, params)
+            truncated = env.is_truncated(state, params)
+        return state, encoded(obs), reward, terminated, truncated
 
     def own_step(key_step, key_reset, state, action):
         with default_promotion():
@@ -138,7 +151,8 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
                 "reward, terminated, truncated, info), info with 'final_observation' (gymnax 1.x)"
             )
         obs, state, reward, terminated, truncated, info = result
-        return EnvStep(state, obs, reward, terminated, truncated, info["final_observation"])
+        obs, final_obs = encoded(obs), encoded(info["final_observation"])
+        return EnvStep(state, obs, reward, terminated, truncated, final_obs, reward)
 
     _, obs = jax.eval_shape(lambda: strong(reset(jax.random.key(0))))
     spec = EnvSpec(
@@ -148,12 +162,23 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
         num_actions=int(num_actions),
         time_limit=_time_limit(params),
         reward_threshold=threshold,
+        is_binary=env_id in BINARY or obs.dtype == bool,
     )
     # Base.step splits its key and resets; resetting does the same with two keys drawn beforehand.
     base = importlib.import_module("gymnax.environments.environment").Environment
     if type(env).step is base.step:
         return resetting(spec, reset, raw_step, key)
     return conformed(spec, reset, own_step, key)
+
+
+def _encoder(env: Any, params: Any) -> Callable[[Any], Any]:
+    """What turns an observation into an array: one of n states becomes a one-hot vector [n]."""
+    with default_promotion():
+        space = env.observation_space(params) if hasattr(env, "observation_space") else None
+    num_states = getattr(space, "n", None)
+    if num_states is None:
+        return lambda obs: obs
+    return lambda obs: jax.nn.one_hot(obs, int(num_states))
 
 
 def _time_limit(params: Any) -> int | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from jaxrl_cb.envs.environment import Environment
@@ -45,7 +44,7 @@ def act(
     key_step, key_reset = as_key(env.reshape(2, num_envs, k), like=like)
     q = q_values(rollout.obs, as_key(network, like=like))
     action = epsilon_greedy(explore.reshape(2, num_envs), q, epsilon)
-    result = jax.vmap(environment.step)(key_step, key_reset, rollout.env_state, action)
+    result = environment.step_all(key_step, key_reset, rollout.env_state, action)
     experience = Experience(
         obs=rollout.obs,
         action=action,
@@ -55,7 +54,7 @@ def act(
         final_obs=result.final_obs,
     )
     done = result.terminated | result.truncated
-    returns = rollout.episode_return + result.reward
+    returns = rollout.episode_return + result.score
     rollout = Rollout(
         env_state=result.state,
         obs=result.obs,

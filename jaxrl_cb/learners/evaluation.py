@@ -31,7 +31,7 @@ def evaluate(
     """
     k = words_per_key(key)
     key, reset_words = draw(key, (num_episodes, k))
-    env_state, obs = jax.vmap(environment.reset)(as_key(reset_words, like=key))
+    env_state, obs = environment.reset_all(as_key(reset_words, like=key))
     time_limit = environment.spec.time_limit
     if time_limit is None:
         raise ValueError("evaluation needs a time limit")  # refused with advice by the trainer
@@ -45,8 +45,8 @@ def evaluate(
         key, explore, network, env = draw(key, (2, num_episodes), (k,), (2, num_episodes, k))
         action = epsilon_greedy(explore, q_values(obs, as_key(network, like=key)), epsilon)
         key_step, key_reset = as_key(env, like=key)
-        result = jax.vmap(environment.step)(key_step, key_reset, env_state, action)
-        returns = returns + jnp.where(alive, result.reward, 0.0)
+        result = environment.step_all(key_step, key_reset, env_state, action)
+        returns = returns + jnp.where(alive, result.score, 0.0)
         lengths = lengths + alive.astype(jnp.int32)
         alive = alive & ~(result.terminated | result.truncated)
         return result.state, result.obs, returns, alive, lengths, key

@@ -107,7 +107,7 @@ class ReplayLearner:
         key, test_key = jax.random.split(jax.random.key(seed))
         k = words_per_key(key)
         key, params_words, reset_words = draw(key, (k,), (self.num_envs, k))
-        env_state, obs = jax.vmap(self.environment.reset)(as_key(reset_words, like=key))
+        env_state, obs = self.environment.reset_all(as_key(reset_words, like=key))
         params = self.algorithm.init(as_key(params_words, like=key), obs[0])
         zeros = jnp.zeros((self.num_envs,), jnp.float32)
         state = TrainState(
@@ -170,9 +170,8 @@ class ReplayLearner:
         return self.transformation or self.optimizer.transformation()
 
     def _ring(self) -> ReplayRing:
-        return ReplayRing(
-            self.replay.num_rows, self.replay.num_envs, self.environment.spec.time_limit
-        )
+        spec, replay = self.environment.spec, self.replay
+        return ReplayRing(replay.num_rows, replay.num_envs, spec.time_limit, spec.packing)
 
     def _prefill(self, state: TrainState) -> TrainState:
         random = self.replay.start_timesteps_random
@@ -198,7 +197,8 @@ class ReplayLearner:
             like=state.key,
         )
         buffer = self._ring().add(state.buffer, experience)
-        metrics = ChunkMetrics(jnp.float32(0.0), return_sum, num_episodes, buffer.num_masked)
+        totals = (buffer.num_masked, buffer.num_lossy)
+        metrics = ChunkMetrics(jnp.float32(0.0), return_sum, num_episodes, *totals)
         return state.replace(buffer=buffer, rollout=rollout), metrics
 
     def _learn(self, state: TrainState, words: Array, keys: Array) -> tuple[TrainState, Array]:

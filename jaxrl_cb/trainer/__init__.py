@@ -3,8 +3,11 @@
 from jaxrl_cb.trainer.callbacks import (
     Callback,
     EpochStopCallback,
+    EpochStopCallbackFunction,
     EpochTestCallback,
+    EpochTestCallbackFunction,
     EpochTrainCallback,
+    EpochTrainCallbackFunction,
     TrainerCallbacks,
 )
 from jaxrl_cb.trainer.context import Environments, TrainingContext
@@ -18,9 +21,16 @@ from jaxrl_cb.trainer.loggers import Logger, LoggerList, MemoryLogger, NullLogge
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
 from jaxrl_cb.trainer.result import TrainResult
+from jaxrl_cb.trainer.schedule_callbacks import (
+    EpochTrainCallbackDQNEpsExponentialDecay,
+    EpochTrainCallbackDQNEpsPiecewise,
+    EpochTrainCallbackLearningRateDecay,
+)
 from jaxrl_cb.trainer.stop_callbacks import (
     EpochStopCallbackConfirmedRewardThreshold,
+    EpochStopCallbackNoImprovement,
     EpochStopCallbackRewardThreshold,
+    EpochStopCallbackWallTime,
 )
 from jaxrl_cb.trainer.trainer import Snapshot, Trainer
 
@@ -30,12 +40,20 @@ __all__ = [
     "EpochRecord",
     "EpochStopCallback",
     "EpochStopCallbackConfirmedRewardThreshold",
+    "EpochStopCallbackFunction",
+    "EpochStopCallbackNoImprovement",
     "EpochStopCallbackRewardThreshold",
+    "EpochStopCallbackWallTime",
     "EpochTestCallback",
     "EpochTestCallbackDQNSetEps",
+    "EpochTestCallbackFunction",
     "EpochTrainCallback",
+    "EpochTrainCallbackDQNEpsExponentialDecay",
     "EpochTrainCallbackDQNEpsLinearDecay",
+    "EpochTrainCallbackDQNEpsPiecewise",
     "EpochTrainCallbackDQNSetEps",
+    "EpochTrainCallbackFunction",
+    "EpochTrainCallbackLearningRateDecay",
     "Logger",
     "LoggerList",
     "MemoryLogger",

@@ -1,6 +1,8 @@
 """The callback interface (Tianshou's ``highlevel.trainer``, v1.2 names and signatures)."""
 
 import dataclasses
+import functools
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -99,16 +101,53 @@ class EpochStopCallback(Callback):
         return fn
 
 
-@dataclasses.dataclass
-class TrainerCallbacks:
-    """The callbacks of a run; each field takes one callback or a list of them."""
+class _Function:
+    """A plain function in a callback's place. It is shared by all seeds, as it has no copies."""
 
-    epoch_train_callback: EpochTrainCallback | list[EpochTrainCallback] | None = None
-    epoch_test_callback: EpochTestCallback | list[EpochTestCallback] | None = None
-    epoch_stop_callback: EpochStopCallback | list[EpochStopCallback] | None = None
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+        self.name = getattr(function, "__qualname__", type(function).__name__)
+
+    def _tostring_excludes(self) -> list[str]:
+        return ["_function"]  # its text holds an address
+
+    def callback(self, epoch: int, env_step: Any, context: TrainingContext) -> None:
+        self._function(epoch, env_step, context)
+
+    def should_stop(self, mean_rewards: float, context: TrainingContext) -> bool:
+        return self._function(mean_rewards, context)
+
+
+class EpochTrainCallbackFunction(_Function, EpochTrainCallback):
+    """Calls ``function(epoch, env_step, context)`` at the start of each epoch."""
+
+
+class EpochTestCallbackFunction(_Function, EpochTestCallback):
+    """Calls ``function(epoch, env_step, context)`` at the start of each test phase."""
+
+
+class EpochStopCallbackFunction(_Function, EpochStopCallback):
+    """Asks ``function(mean_rewards, context)`` after each test."""
+
+
+@dataclasses.dataclass(repr=False)
+class TrainerCallbacks:
+    """The callbacks of a run; each field takes one callback or a list of them.
+
+    A plain function is a callback as well: ``(epoch, env_step, context)`` in the first two fields,
+    ``(mean_rewards, context) -> bool`` in the third.
+    """
+
+    epoch_train_callback: Any = None
+    epoch_test_callback: Any = None
+    epoch_stop_callback: Any = None
 
     def __post_init__(self):
         self.lists()
+
+    def __repr__(self) -> str:
+        names = [field.name for field in dataclasses.fields(self)]
+        return f"TrainerCallbacks({', '.join(map('{}={}'.format, names, self.lists()))})"
 
     def lists(
         self,
@@ -119,9 +158,9 @@ class TrainerCallbacks:
             CallbackTypeError: something in a field is not a callback of its kind.
         """
         return (
-            _as_list("epoch_train_callback", self.epoch_train_callback, EpochTrainCallback),
-            _as_list("epoch_test_callback", self.epoch_test_callback, EpochTestCallback),
-            _as_list("epoch_stop_callback", self.epoch_stop_callback, EpochStopCallback),
+            _as_list("epoch_train_callback", self.epoch_train_callback, EpochTrainCallbackFunction),
+            _as_list("epoch_test_callback", self.epoch_test_callback, EpochTestCallbackFunction),
+            _as_list("epoch_stop_callback", self.epoch_stop_callback, EpochStopCallbackFunction),
         )
 
     @classmethod
@@ -137,9 +176,12 @@ class TrainerCallbacks:
         return callbacks
 
 
-def _as_list(field: str, value: Any, kind: type) -> list[Any]:
+def _as_list(field: str, value: Any, function_kind: type) -> list[Any]:
     entries = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-    for entry in entries:
+    kind = function_kind.__bases__[1]
+    for index, entry in enumerate(entries):
+        if inspect.isroutine(entry) or isinstance(entry, functools.partial):
+            entries[index] = entry = function_kind(entry)
         if isinstance(entry, type):
             raise CallbackTypeError(
                 f"{field} is the class {entry.__name__}, not an instance of it; write "
@@ -147,8 +189,8 @@ def _as_list(field: str, value: Any, kind: type) -> list[Any]:
             )
         if not isinstance(entry, kind):
             raise CallbackTypeError(
-                f"{field} is a {type(entry).__name__}; expected an {kind.__name__} or a list of "
-                "them"
+                f"{field} is a {type(entry).__name__}; expected an {kind.__name__}, a function "
+                "or a list of them"
             )
     return entries
 

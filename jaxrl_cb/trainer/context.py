@@ -40,6 +40,7 @@ class TrainingContext:
         logger: has ``write(step_type, step, data)``.
         epoch: epochs begun; 0 before the first.
         env_step: environment steps of one seed done so far.
+        epoch_num_steps: environment steps of one seed in each epoch.
         seed: in a stop callback the index (0..S-1) of the seed that is asked about, else None.
         history: all test results so far, of the seed that is asked about or of all.
         best_score: highest mean test return so far, epoch 0 included: a float, or [S].
@@ -53,6 +54,7 @@ class TrainingContext:
         self.logger = logger
         self.epoch = 0
         self.env_step = 0
+        self.epoch_num_steps = 0
         self.seed: int | None = None
         self.history: list[EpochRecord] = []
         self.best_score: float | np.ndarray = float("-inf")

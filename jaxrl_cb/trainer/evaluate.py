@@ -9,9 +9,10 @@ import numpy as np
 from jaxrl_cb.algorithms.base import Algorithm, batched_q
 from jaxrl_cb.checks import check_float, check_int
 from jaxrl_cb.envs import Environment
-from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.errors import ConfigError, UnsupportedEnvError
 from jaxrl_cb.learners import evaluation
 from jaxrl_cb.trainer.policy import Policy
+from jaxrl_cb.types import ChunkMetrics
 
 
 def play(
@@ -52,6 +53,16 @@ def check_complete(environment: Environment, is_complete: np.ndarray) -> None:
         raise ConfigError(
             f"environment {spec.id!r} did not end an episode within its declared time limit of "
             f"{spec.time_limit} steps; its step has to set truncated by then"
+        )
+
+
+def check_packing(environment: Environment, metrics: ChunkMetrics) -> None:
+    """Raises UnsupportedEnvError if replay lost a part of an observation."""
+    if np.any(metrics.num_lossy > 0):
+        raise UnsupportedEnvError(
+            f"environment {environment.spec.id!r} is declared binary, but its observations hold "
+            "other numbers than 0 and 1, which replay cannot keep as bits; make it with "
+            "is_binary=False"
         )
 
 

@@ -95,7 +95,8 @@ def _call(callback: Any, hook: str, epoch: int, function: Callable, *arguments: 
     try:
         return function(*arguments)
     except BaseException as error:
-        error.add_note(f"{type(callback).__name__}.{hook}, epoch {epoch}")
+        name = getattr(callback, "name", type(callback).__name__)
+        error.add_note(f"{name}.{hook}, epoch {epoch}")
         raise
 
 

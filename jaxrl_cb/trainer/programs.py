@@ -72,7 +72,8 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
     def chunk(state: TrainState, length: int):
         state, metrics = lax.scan(lambda s, _: learner.step(s), state, length=length)
         sums = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), metrics)
-        return state, sums._replace(num_masked=metrics.num_masked[-1])
+        totals = {name: getattr(metrics, name)[-1] for name in ("num_masked", "num_lossy")}
+        return state, sums._replace(**totals)
 
     init = over_seeds(learner.init, width, (0, 0, 0), axes)
     evaluate = over_seeds(

@@ -1,6 +1,7 @@
-"""Stop callbacks on a reward threshold."""
+"""Stop callbacks: on a reward threshold, for want of progress, and by the clock."""
 
 import math
+import time
 
 import numpy as np
 
@@ -75,3 +76,70 @@ class EpochStopCallbackConfirmedRewardThreshold(EpochStopCallbackRewardThreshold
         confirmed = float(np.mean(context.evaluate(self.episodes), dtype=np.float64))
         context.confirmed_score = confirmed
         return super().should_stop(confirmed, context)
+
+
+class EpochStopCallbackNoImprovement(EpochStopCallback):
+    """Stops when so many tests in a row brought no new highest mean return.
+
+    The test before training sets the first mark.
+    """
+
+    def __init__(self, patience: int, min_delta: float = 0.0):
+        """Args:
+        patience: tests, 1 or more.
+        min_delta: by how much a mean has to exceed the highest so far to count, 0 or more.
+        """
+        check_int("patience", patience, 1)
+        check_float("min_delta", min_delta, 0)
+        self.patience = patience
+        self.min_delta = min_delta
+        self.highest: float | None = None
+        self.num_tests = 0
+
+    def _tostring_excludes(self) -> list[str]:
+        return ["highest", "num_tests"]
+
+    def should_stop(self, mean_rewards: float, context: TrainingContext) -> bool:
+        """Whether this is test number `patience` without progress."""
+        if self.highest is None:
+            history = getattr(context, "history", [])
+            self.highest = float(history[0].mean[0]) if len(history) > 1 else -math.inf
+        if mean_rewards > self.highest + self.min_delta:
+            self.highest, self.num_tests = mean_rewards, 0
+        else:
+            self.num_tests += 1
+        return self.num_tests >= self.patience
+
+
+class EpochStopCallbackWallTime(EpochStopCallback):
+    """Stops at the first test after so many seconds, compilation included.
+
+    The time of a run that goes on from a snapshot is added up.
+    """
+
+    def __init__(self, seconds: float):
+        """Args:
+        seconds: wall-clock time, above 0.
+        """
+        check_float("seconds", seconds, 0, open_low=True)
+        self.seconds = seconds
+        self.elapsed = 0.0
+        self._since: float | None = None
+
+    def _tostring_excludes(self) -> list[str]:
+        return ["elapsed", "_since"]
+
+    def validate(self, context: TrainingContext) -> None:
+        """Starts the clock."""
+        self._since = time.monotonic()
+
+    def should_stop(self, mean_rewards: float, context: TrainingContext) -> bool:
+        """Whether the time is used up."""
+        now = time.monotonic()
+        self.elapsed += now - (now if self._since is None else self._since)
+        self._since = now
+        return self.elapsed >= self.seconds
+
+    def state_dict(self) -> dict[str, float]:
+        """The time used up so far; the clock's own reading means nothing in another process."""
+        return {"elapsed": self.elapsed}

@@ -16,7 +16,7 @@ from jaxrl_cb.errors import JaxrlError
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.context import Environments, TrainingContext
-from jaxrl_cb.trainer.evaluate import check_complete
+from jaxrl_cb.trainer.evaluate import check_complete, check_packing
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.leaves import copied, to_numpy
@@ -131,7 +131,9 @@ class Trainer:
 
     def _run_chunks(self) -> list[ChunkMetrics]:
         parts = [self._members.run_chunk(length) for length in self._chunks]
-        return [self._members.gather(part, self.progress.running) for part in parts]
+        metrics = [self._members.gather(part, self.progress.running) for part in parts]
+        check_packing(self.learner.environment, metrics[-1])
+        return metrics
 
     def _test(self, metrics: list[ChunkMetrics], train_seconds: float) -> EpochRecord:
         progress = self.progress
@@ -216,8 +218,9 @@ class Trainer:
         learner, params = self.learner, self.params
         envs = Environments(learner.environment, learner.num_envs, params.num_test_episodes)
         contexts = [TrainingContext(None, envs, self.logger) for _ in range(params.num_seeds + 1)]
-        for index, view in enumerate(contexts[1:]):
-            view.seed = index
+        for index, context in enumerate(contexts, start=-1):
+            context.epoch_num_steps = params.epoch_num_steps
+            context.seed = index if index >= 0 else None
         return contexts
 
     def _record(

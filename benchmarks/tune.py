@@ -1,0 +1,138 @@
+"""Searches settings for an environment and keeps a record of every trial.
+
+A trial draws settings from the space below, at first at random, then near the best ones, and
+trains on a few seeds, each until its confirmed stop or the end of the budget. Its cost is the mean
+number of environment steps to the stop, twice the budget where there was none; where the
+environment has no threshold, minus the mean return of the last three tests. A trial that is already
+hopeless on its first seeds is cut short. Presets are chosen from the record and then checked on
+other seeds (`solve.py`).
+
+    python benchmarks/tune.py Acrobot-v1 --trials 40 --seeds 100 101 102
+
+Rows go to `benchmarks/results/tune_ENV.jsonl`; a search that is started again goes on behind them.
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+
+import jaxrl_cb
+from jaxrl_cb.envs import make
+from jaxrl_cb.run_folder import versions
+from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
+
+RESULTS = Path(__file__).parent / "results"
+
+CLASSIC = {
+    "num_envs": [16, 32, 64],
+    "batch_size": [64, 128, 256],
+    "samples_per_insert": [8.0, 16.0, 32.0, 64.0],
+    "n_step": [1, 3, 5, 10],
+    "double": [True, False],
+    "dueling": [True, False],
+    "loss": ["squared", "huber"],
+    "tau": [1.0],
+    "target_update_period": [25, 50, 100, 200, 500],
+    "learning_rate": [5e-4, 1e-3, 2e-3, 4e-3],
+    "learning_rate_schedule": ["linear", "constant"],
+    "hidden_sizes": [(64, 64), (128, 128), (256, 256)],
+    "gamma": [0.98, 0.99, 0.995],
+    "buffer_size": [32_000, 128_000],
+    "epsilon_final": [0.02, 0.05, 0.1],
+    "epsilon_decay_steps": [2_000, 5_000, 10_000, 20_000],
+    "start_timesteps": [640, 1_280, 5_120],
+}
+SPACES = {
+    "CartPole-v1": (CLASSIC, {"epoch_num_steps": 3_200, "max_epochs": 16}),
+    "Acrobot-v1": (CLASSIC, {"epoch_num_steps": 3_200, "max_epochs": 16}),
+    "MountainCar-v0": (CLASSIC, {"epoch_num_steps": 6_400, "max_epochs": 20}),
+}
+"""By environment: values to draw from, and settings that every trial has."""
+
+
+def draw(space: dict, rng: random.Random, fixed: dict, rows: list[dict]) -> dict:
+    """One point of the space whose gradient steps do not take minutes.
+
+    Three quarters of the draws after the first twelve change a few settings of one of the five
+    best trials so far.
+    """
+    best = sorted(rows, key=lambda row: row["cost"])[:5]
+    while True:
+        settings = {**{name: rng.choice(values) for name, values in space.items()}, **fixed}
+        if len(rows) >= 12 and rng.random() < 0.75:
+            changed = rng.sample(sorted(space), 3)
+            old = dict(rng.choice(best)["settings"])
+            settings = {**old, **{name: settings[name] for name in changed}, **fixed}
+        samples = settings["samples_per_insert"] * fixed["epoch_num_steps"] * fixed["max_epochs"]
+        updates = samples / settings["batch_size"]
+        if updates < 50_000 and samples * settings["hidden_sizes"][0] ** 2 < 1e11:
+            return settings
+
+
+def run(env: str, settings: dict, seed: int) -> dict:
+    """One seed of a trial."""
+    has_threshold = make(env).spec.reward_threshold is not None
+    stop = EpochStopCallbackConfirmedRewardThreshold() if has_threshold else None
+    started = time.perf_counter()
+    result = jaxrl_cb.train(
+        env, seed=seed, callbacks=TrainerCallbacks(None, None, stop), verbose=False, **settings
+    )
+    last = float(np.mean([record.mean[0] for record in result.history[-3:]]))
+    budget = settings["epoch_num_steps"] * settings["max_epochs"]
+    cost = (result.env_step if result.stopped else 2 * budget) if has_threshold else -last
+    return {
+        "seed": seed,
+        "stopped": result.stopped,
+        "env_step": result.env_step,
+        "best": result.best_score,
+        "last": last,
+        "cost": cost,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def main() -> None:
+    """Runs the search and prints the best trials."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("env", choices=SPACES)
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102])
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--search-seed", type=int, default=0)
+    arguments = parser.parse_args()
+    space, fixed = SPACES[arguments.env]
+    path = RESULTS / f"tune_{arguments.env}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    costs = [row["cost"] for row in rows]
+    started = time.monotonic()
+    for number in range(len(rows), len(rows) + arguments.trials):
+        if time.monotonic() - started > 60 * arguments.minutes:
+            break
+        rng = random.Random(f"{arguments.env} {arguments.search_seed} {number}")
+        settings = draw(space, rng, fixed, rows)
+        results: list[dict] = []
+        for seed in arguments.seeds:
+            results.append(run(arguments.env, settings, seed))
+            mean = float(np.mean([result["cost"] for result in results]))
+            if costs and mean > min(costs) + 1.0 * abs(min(costs)):
+                break
+        row = {"trial": number, "cost": mean, "settings": settings, "seeds": results}
+        row["packages"] = versions()["packages"]
+        costs.append(mean)
+        rows.append(row)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(
+            f"trial {number}: {mean:,.1f} ({len(results)} seeds), best {min(costs):,.1f}",
+            flush=True,
+        )
+    for row in sorted(rows, key=lambda row: row["cost"])[:5]:
+        print(f"{row['cost']:,.1f}", json.dumps(row["settings"]))
+
+
+if __name__ == "__main__":
+    main()
