@@ -46,10 +46,39 @@ CLASSIC = {
     "epsilon_decay_steps": [2_000, 5_000, 10_000, 20_000],
     "start_timesteps": [640, 1_280, 5_120],
 }
+SMALL = {
+    **CLASSIC,
+    "hidden_sizes": [(64,), (64, 64), (128, 128)],
+    "learning_rate": [2.5e-4, 5e-4, 1e-3, 2e-3],
+    "samples_per_insert": [4.0, 8.0, 16.0, 32.0],
+    "gamma": [0.95, 0.98, 0.99, 0.995],
+    "epsilon_final": [0.02, 0.05, 0.1, 0.2],
+    "epsilon_decay_steps": [2_000, 10_000, 20_000, 50_000],
+}
+MINATAR = {
+    **CLASSIC,
+    "num_envs": [64, 128],
+    "batch_size": [128, 256, 512],
+    "samples_per_insert": [1.0, 2.0, 4.0, 8.0],
+    "n_step": [1, 3, 5],
+    "target_update_period": [50, 100, 200, 500],
+    "learning_rate": [2.5e-4, 5e-4, 1e-3, 2e-3],
+    "hidden_sizes": [(128,), (256, 256), (512,)],
+    "buffer_size": [128_000, 512_000],
+    "epsilon_final": [0.01, 0.03, 0.1],
+    "epsilon_decay_steps": [50_000, 100_000, 250_000],
+    "start_timesteps": [5_120, 20_480],
+}
 SPACES = {
     "CartPole-v1": (CLASSIC, {"epoch_num_steps": 3_200, "max_epochs": 16}),
     "Acrobot-v1": (CLASSIC, {"epoch_num_steps": 3_200, "max_epochs": 16}),
     "MountainCar-v0": (CLASSIC, {"epoch_num_steps": 6_400, "max_epochs": 20}),
+    "FrozenLake-misc": (
+        SMALL,
+        {"epoch_num_steps": 9_600, "max_epochs": 10, "num_test_episodes": 200},
+    ),
+    "DeepSea-bsuite": (SMALL, {"epoch_num_steps": 3_200, "max_epochs": 15}),
+    "Breakout-MinAtar": (MINATAR, {"epoch_num_steps": 51_200, "max_epochs": 10}),
 }
 """By environment: values to draw from, and settings that every trial has."""
 
@@ -69,7 +98,7 @@ def draw(space: dict, rng: random.Random, fixed: dict, rows: list[dict]) -> dict
             settings = {**old, **{name: settings[name] for name in changed}, **fixed}
         samples = settings["samples_per_insert"] * fixed["epoch_num_steps"] * fixed["max_epochs"]
         updates = samples / settings["batch_size"]
-        if updates < 50_000 and samples * settings["hidden_sizes"][0] ** 2 < 1e11:
+        if updates < 50_000 and samples * settings["hidden_sizes"][0] ** 2 < 3e11:
             return settings
 
 

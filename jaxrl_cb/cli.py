@@ -1,4 +1,4 @@
-"""The command line ``jaxrl-cb``: train, evaluate, plot.
+"""The command line ``jaxrl-cb``: parsing, exit codes and one-line errors.
 
 Exit codes: 0 done (also when the budget ends unsolved), 2 wrong input, 130 after Ctrl-C.
 """
@@ -7,20 +7,23 @@ import contextlib
 import functools
 import inspect
 import io
-import json as jsonlib
 import re
 import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
-import numpy as np
 import tyro
-from tyro.conf import Positional
 
-from jaxrl_cb import __version__
+from jaxrl_cb import __version__, commands
 from jaxrl_cb.errors import ConfigError, JaxrlError
+
+COMMANDS = (
+    commands.train,
+    commands.evaluate,
+    commands.plot,
+    commands.render,
+    commands.envs,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,116 +42,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def train(
-    env: Positional[str],
-    settings: dict[str, Any],
-    algorithm: str = "dqn",
-    run_dir: Path | None = None,
-    stop_at: str = "threshold",
-    config: Path | None = None,
-    env_kwargs: dict[str, int | float | bool | str] = {},  # noqa: B006, never written to
-) -> None:
-    """Train a policy; any setting can be given as a flag.
-
-    Args:
-        env: a gymnax id, for example CartPole-v1.
-        settings: those that were given.
-        algorithm: dqn.
-        run_dir: folder to write to; by default one under runs/ with the time in its name.
-        stop_at: "threshold" stops at the environment's own (if it has one), confirmed on 100 fresh
-            episodes; a number at that return; "never" uses up the budget.
-        config: config.json of another run, whose settings are taken; flags override them.
-        env_kwargs: parameters or constructor arguments of the environment, for example
-            max_steps_in_episode 200.
-    """
-    from jaxrl_cb.config import load_config
-    from jaxrl_cb.display import Display
-    from jaxrl_cb.experiment import train
-
-    named = load_config(config.read_text())[2] if config else {}
-    named |= settings | ({"env_kwargs": env_kwargs} if env_kwargs else {})
-    if run_dir is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        run_dir = Path("runs") / f"{env}__{algorithm}__{named.get('seed', 0)}__{stamp}"
-    callbacks = _stop_callbacks(stop_at, env, named.get("env_kwargs"))
-    try:
-        with Display() as display:
-            hooks: Any = {"on_epoch": display.on_epoch, "on_start": display.on_start}
-            result = train(env, algorithm, callbacks=callbacks, run_dir=run_dir, **hooks, **named)
-    except KeyboardInterrupt:
-        print(f"jaxrl-cb: what was done is in {run_dir}", file=sys.stderr)
-        raise
-    display.summary(result, run_dir)
-
-
-def evaluate(
-    run_dir: Positional[Path],
-    episodes: int = 100,
-    which: Literal["best", "last"] = "best",
-    seed: int = 0,
-    epsilon: float = 0.0,
-    json: bool = False,
-) -> None:
-    """Test the policy of a run on fresh episodes.
-
-    Args:
-        run_dir: the run folder.
-        episodes: complete episodes.
-        which: best or last.
-        seed: seed of the episodes.
-        epsilon: probability of a random action.
-        json: print one JSON object.
-    """
-    from jaxrl_cb import experiment
-    from jaxrl_cb.envs import make
-    from jaxrl_cb.run_folder import load_policy, read_config
-
-    env, _, config = read_config(run_dir)
-    if env is None:
-        raise ConfigError("the run's environment was an object; use jaxrl_cb.evaluate in Python")
-    policy, environment = load_policy(run_dir, which), make(env, config.env.env_kwargs)
-    scores = experiment.evaluate(policy, environment, episodes, seed, epsilon)
-    means, stds = (np.atleast_1d(score).tolist() for score in scores)
-    if json:
-        row = {"env": env, "which": which, "episodes": episodes, "seed": seed}
-        print(jsonlib.dumps({**row, "mean": means, "std": stds}))
-        return
-    for own, (mean, std) in enumerate(zip(means, stds, strict=True), config.trainer.seed):
-        scores = f"{mean:.2f} +- {std:.2f} over {episodes} episodes"
-        print(f"{env}, seed {own}, {which} policy: {scores}")
-
-
-def plot(run_dir: Positional[Path]) -> None:
-    """Draw the learning curve of a run again.
-
-    Args:
-        run_dir: the run folder.
-    """
-    from jaxrl_cb.plotting import plot_run
-
-    print(plot_run(run_dir))
-
-
-def _stop_callbacks(stop_at: str, env: str, env_kwargs: Any) -> Any:
-    from jaxrl_cb.envs import make
-    from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
-
-    if stop_at == "never":
-        return TrainerCallbacks()
-    threshold = None
-    if stop_at != "threshold":
-        try:
-            threshold = float(stop_at)
-        except ValueError as error:
-            raise ConfigError(
-                f"stop_at={stop_at!r} is neither 'threshold', 'never' nor a number"
-            ) from error
-    elif make(env, env_kwargs).spec.reward_threshold is None:
-        return TrainerCallbacks()
-    stop = EpochStopCallbackConfirmedRewardThreshold(threshold)
-    return TrainerCallbacks(epoch_stop_callback=stop)
-
-
 def _parsed(arguments: list[str]) -> Callable[[], None]:
     """The command that the arguments name, ready to be called.
 
@@ -156,12 +49,12 @@ def _parsed(arguments: list[str]) -> Callable[[], None]:
         ConfigError: they are wrong.
     """
     settings = _settings(arguments) if arguments[:1] == ["train"] else TypedDict("Settings", {})
-    commands = {f.__name__: _deferred(f, settings) for f in (train, evaluate, plot)}
+    named = {f.__name__: _deferred(f, settings) for f in COMMANDS}
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.extras.subcommand_cli_from_dict(
-                commands,
+                named,
                 args=arguments,
                 prog="jaxrl-cb",
                 description="Callback-driven Q-learning on JAX.",

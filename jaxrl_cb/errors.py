@@ -36,6 +36,10 @@ class CallbackValueError(JaxrlError, ValueError):
     """A callback set a value outside its range."""
 
 
+class MissingPackageError(JaxrlError, ImportError):
+    """An optional package is not installed; the message has the line that installs it."""
+
+
 class RunFolderError(JaxrlError, ValueError):
     """A run folder is missing, not empty, or not one of ours."""
 

@@ -1,6 +1,8 @@
 """One call that trains: from names and settings to a result, and to a run folder."""
 
+import builtins
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ import numpy as np
 from jaxrl_cb.config import resolve
 from jaxrl_cb.envs import make
 from jaxrl_cb.plotting import plot_run
-from jaxrl_cb.run_folder import RunFolder
+from jaxrl_cb.run_folder import RunFolder, load_policy
 from jaxrl_cb.schedule import describe
 from jaxrl_cb.trainer import (
     EpochRecord,
@@ -35,6 +37,7 @@ def train(
     callbacks: TrainerCallbacks | None = None,
     logger: Logger | None = None,
     run_dir: Any = None,
+    warm_start: Policy | str | os.PathLike[str] | None = None,
     verbose: bool = True,
     on_start: Callable[[Trainer], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -50,6 +53,8 @@ def train(
         callbacks: what to call between epochs; only callbacks stop a run early.
         logger: anything with ``write(step_type, step, data)``.
         run_dir: folder to write to, new or empty; None writes nothing.
+        warm_start: a policy to begin with, or a run folder whose best policy is taken. Its seeds
+            are those of the run, or it has one for all. Replay and optimiser begin anew.
         verbose: whether to print the schedule that follows from the settings.
         on_start: called with the trainer before it compiles anything.
         on_epoch: called with each test record, epoch 0 included.
@@ -61,6 +66,7 @@ def train(
     Raises:
         ConfigError: a setting that does not exist or cannot work, before anything is compiled.
         KeyboardInterrupt: after Ctrl-C, at the end of the epoch; a second Ctrl-C comes at once.
+            In a notebook the first one returns the result so far instead.
     """
     env_id = env if isinstance(env, str) else None
     settings = resolve(env_id, algorithm, {"seed": seed, "num_seeds": num_seeds, **config})
@@ -70,6 +76,9 @@ def train(
     loggers = [x for x in (folder, logger) if x is not None]
     logger = LoggerList(loggers) if len(loggers) > 1 else [*loggers, NullLogger()][0]
     trainer = Trainer(learner, settings.trainer, callbacks, logger)
+    if warm_start is not None:
+        begins_with = warm_start if isinstance(warm_start, Policy) else load_policy(warm_start)
+        trainer.warm_start(begins_with)
     if folder:
         folder.start(env_id, algorithm, settings, str(trainer.callbacks))
     if verbose:
@@ -88,7 +97,7 @@ def train(
         if folder:
             folder.finish(result)
             plot_run(folder.path)
-    if interrupted:
+    if interrupted and not hasattr(builtins, "get_ipython"):
         raise KeyboardInterrupt
     return result
 

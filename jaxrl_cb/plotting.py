@@ -1,12 +1,49 @@
 """Pictures of runs. matplotlib is imported when the first is drawn."""
 
+import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl_cb.errors import RunFolderError
 from jaxrl_cb.run_folder import read_metrics
+from jaxrl_cb.trainer.history import EpochRecord
+
+
+class Curve(NamedTuple):
+    """The tests of a run: T of S seeds."""
+
+    name: str
+    env: str
+    steps: np.ndarray  # [T] environment steps of a seed
+    mean: np.ndarray  # [T, S] mean test return; NaN once a seed has stopped
+    std: np.ndarray  # [T, S] standard deviation over the episodes of a test
+    eps: np.ndarray  # [T, S] training epsilon
+    threshold: float | None
+
+
+def read_curve(run_dir: Path) -> Curve:
+    """Reads what a run folder has so far.
+
+    Raises:
+        RunFolderError: there is no test yet.
+    """
+    rows = [row for row in read_metrics(run_dir) if row["step_type"] == "test/env_step"]
+    if not rows:
+        raise RunFolderError(f"{str(run_dir)!r} has no test in its metrics.jsonl yet")
+    config = json.loads((run_dir / "config.json").read_text())
+    threshold = None
+    if (run_dir / "policy.json").is_file():
+        spec = json.loads((run_dir / "policy.json").read_text())["env_spec"]
+        threshold = spec["reward_threshold"]
+    steps = np.array([row["step"] for row in rows])
+    names = ("test/return_mean", "test/return_std", "train/eps")
+    mean, std, eps = (np.stack([np.atleast_1d(np.array(r[n], float)) for r in rows]) for n in names)
+    env = config["env"] or "custom environment"
+    return Curve(run_dir.resolve().name, env, steps, mean, std, eps, threshold)
 
 
 def plot_run(run_dir: Path) -> Path:
@@ -21,31 +58,20 @@ def plot_run(run_dir: Path) -> Path:
     Raises:
         RunFolderError: the folder has no test yet.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = [row for row in read_metrics(run_dir) if row["step_type"] == "test/env_step"]
-    if not rows:
-        raise RunFolderError(f"{str(run_dir)!r} has no test in its metrics.jsonl yet")
+    curve = read_curve(run_dir)
     config = json.loads((run_dir / "config.json").read_text())
-    steps = np.array([row["step"] for row in rows])
-    mean, std, eps = (
-        _seeds(rows, f"{x}") for x in ("test/return_mean", "test/return_std", "train/eps")
-    )
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(8)
     axes = figure.add_subplot()
-    for index in range(mean.shape[1]):
-        label = f"seed {config['settings']['seed'] + index}"
-        axes.plot(steps, mean[:, index], marker=".", label=label, color=f"C{index % 10}")
-        low, high = mean[:, index] - std[:, index], mean[:, index] + std[:, index]
-        axes.fill_between(steps, low, high, alpha=0.15, color=f"C{index % 10}", linewidth=0)
-    _threshold(run_dir, axes)
-    axes.set(xlabel="environment steps", ylabel="test return, mean and standard deviation")
-    axes.set_title(f"{config['env'] or 'custom environment'}, {config['algorithm']}")
-    axes.grid(alpha=0.3)
+    for index in range(curve.mean.shape[1]):
+        label, color = f"seed {config['settings']['seed'] + index}", f"C{index % 10}"
+        mean, std = curve.mean[:, index], curve.std[:, index]
+        axes.plot(curve.steps, mean, marker=".", label=label, color=color)
+        axes.fill_between(curve.steps, mean - std, mean + std, alpha=0.15, color=color, linewidth=0)
+    _decorate(axes, curve, "test return, mean and standard deviation")
+    axes.set_title(f"{curve.env}, {config['algorithm']}")
     epsilon_axes = axes.twinx()
-    epsilon_axes.plot(steps, eps[:, 0], color="0.6", linestyle="--", label="epsilon")
+    eps = np.nanmedian(curve.eps, axis=1)  # of the seeds that still run
+    epsilon_axes.plot(curve.steps, eps, color="0.6", linestyle="--", label="epsilon")
     epsilon_axes.set(ylabel="training epsilon", ylim=(0, 1.05))
     lines, labels = axes.get_legend_handles_labels()
     more = epsilon_axes.get_legend_handles_labels()
@@ -56,15 +82,102 @@ def plot_run(run_dir: Path) -> Path:
     return path
 
 
-def _threshold(run_dir: Path, axes) -> None:
-    if not (run_dir / "policy.json").is_file():
-        return
-    threshold = json.loads((run_dir / "policy.json").read_text())["env_spec"]["reward_threshold"]
-    if threshold is not None:
-        axes.axhline(threshold, color="0.3", linewidth=1, linestyle=":", label="threshold")
+def plot_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
+    """Draws several runs together, the mean over seeds of each with its 95 % interval.
+
+    A seed that stopped counts with its last test from then on. The interval is the percentile
+    bootstrap of the mean over seeds; one seed has none. Runs of different environments
+    get a panel each.
+
+    Args:
+        run_dirs: run folders.
+        path: of the picture.
+
+    Returns:
+        `path`.
+    """
+    curves = [read_curve(run_dir) for run_dir in run_dirs]
+    envs = list(dict.fromkeys(curve.env for curve in curves))
+    figure = _figure(7 * len(envs))
+    for column, env in enumerate(envs, start=1):
+        axes = figure.add_subplot(1, len(envs), column)
+        own = [curve for curve in curves if curve.env == env]
+        for index, curve in enumerate(own):
+            low, mean, high = interval_over_seeds(curve.mean)
+            color, num_seeds = f"C{index % 10}", curve.mean.shape[1]
+            label = f"{curve.name} ({num_seeds} seed{'s' * (num_seeds > 1)})"
+            axes.plot(curve.steps, mean, marker=".", label=label, color=color)
+            axes.fill_between(curve.steps, low, high, alpha=0.2, color=color, linewidth=0)
+        _decorate(axes, own[0], "test return, mean over seeds and 95 % interval")
+        axes.set_title(env)
+        axes.legend(loc="best", fontsize="small")
+    figure.savefig(path)
+    return path
 
 
-def _seeds(rows, name: str) -> np.ndarray:
-    """[records, S] values of a metric; NaN where there is none."""
-    values = [np.atleast_1d(np.array(row[name], dtype=float)) for row in rows]
-    return np.stack(values)
+def interval_over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over seeds and the ends of its 95 % bootstrap interval.
+
+    Args:
+        values: [T, S]; NaN from a seed's stop on, where its last value is taken.
+
+    Returns:
+        (low, mean, high), each [T].
+    """
+    filled = values.copy()
+    for t in range(1, len(filled)):
+        filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
+    num_seeds = filled.shape[1]
+    picks = np.random.default_rng(0).integers(num_seeds, size=(2000, num_seeds))
+    means = filled[:, picks].mean(axis=2)  # [T, 2000]
+    low, high = np.quantile(means, [0.025, 0.975], axis=1)
+    return low, filled.mean(axis=1), high
+
+
+class LivePlot:
+    """A learning curve in a notebook that grows by a point per epoch.
+
+    Pass ``LivePlot()`` as ``on_epoch`` of `jaxrl_cb.train`.
+    """
+
+    def __init__(self):
+        self.steps: list[int] = []
+        self.means: list[np.ndarray] = []
+        self._handle: Any = None
+
+    def __call__(self, record: EpochRecord) -> None:
+        """Draws the curve with one more test."""
+        display = importlib.import_module("IPython.display").display
+
+        self.steps.append(record.env_step)
+        self.means.append(record.mean)
+        figure = self.figure()
+        if self._handle is None:
+            self._handle = display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+
+    def figure(self) -> Any:
+        """The curve so far, as a matplotlib figure."""
+        figure = _figure(6)
+        axes = figure.add_subplot()
+        axes.plot(self.steps, np.stack(self.means), marker=".")
+        axes.set(xlabel="environment steps", ylabel="test return, mean of each seed")
+        axes.grid(alpha=0.3)
+        return figure
+
+
+def _figure(width: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _decorate(axes: Any, curve: Curve, ylabel: str) -> None:
+    if curve.threshold is not None:
+        axes.axhline(curve.threshold, color="0.3", linewidth=1, linestyle=":", label="threshold")
+    axes.set(xlabel="environment steps", ylabel=ylabel)
+    axes.grid(alpha=0.3)

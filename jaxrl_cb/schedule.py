@@ -13,8 +13,7 @@ def describe(learner: ReplayLearner, params: TrainerParams) -> str:
     total, epoch = params.total_env_steps, params.epoch_num_steps
     updates = learner.num_updates(epoch // replay.num_envs)
     exploration = learner.exploration
-    hyperparams, epsilon = learner.initial_values(total)
-    state = jax.eval_shape(learner.init, jax.ShapeDtypeStruct((), "uint32"), hyperparams, epsilon)
+    state = learner.abstract_state(total)
     target_words = "copied" if target.tau == 1 else f"moved by {target.tau:g}"
     lines = [
         f"{learner.environment.spec.id}: up to {params.max_epochs} epochs of {epoch:,} environment "

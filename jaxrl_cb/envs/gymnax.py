@@ -5,11 +5,12 @@ starts the JAX backend. It is called with JAX's default promotion rules, which i
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -63,7 +64,7 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     if env_id not in registry:
         raise UnknownEnvError(
             f"env={env_id!r} is not a gymnax environment{did_you_mean(env_id, registry)}; "
-            "gymnax.registered_envs lists them, and any environment object can be passed instead"
+            "`jaxrl-cb envs` lists them, and any environment object can be passed instead"
         )
     if env_id in NEEDS_DOWNLOAD:
         raise UnsupportedEnvError(f"env={env_id!r} is not supported: {NEEDS_DOWNLOAD[env_id]}")
@@ -89,6 +90,37 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     maker = ByIdentity(registry[env_id])
     key = ("gymnax", env_id, maker, constructed, tree_values(params))
     return _adapt(env, params, env_id, gymnasium_threshold(env_id), key)
+
+
+def discrete_ids() -> list[str]:
+    """The registered environments that can be trained on."""
+    return [entry.id for entry in catalog() if entry.space]
+
+
+class Entry(NamedTuple):
+    """A registered environment: its discrete action space, or why it cannot be trained on."""
+
+    id: str
+    space: Any
+    reason: str
+
+
+@functools.cache
+def catalog() -> list[Entry]:
+    """All environments that gymnax registers."""
+    gymnax = import_gymnax()
+    entries = []
+    for env_id in gymnax.registered_envs:
+        if env_id in NEEDS_DOWNLOAD:
+            entries.append(Entry(env_id, None, NEEDS_DOWNLOAD[env_id]))
+            continue
+        with default_promotion():
+            env, params = gymnax.make(env_id)
+            space = env.action_space(params)
+        is_discrete = hasattr(space, "n")
+        reason = "" if is_discrete else "its actions are continuous"
+        entries.append(Entry(env_id, space if is_discrete else None, reason))
+    return entries
 
 
 def from_object(env: Any, params: Any = None) -> Environment:
@@ -126,7 +158,7 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
     if num_actions is None:
         raise UnsupportedEnvError(
             f"env={env_id!r} has the action space {env.action_space(params)}; Q-learning needs a "
-            "Discrete one"
+            f"Discrete one, as these have: {', '.join(discrete_ids())}"
         )
 
     encoded = _encoder(env, params)

@@ -23,9 +23,10 @@ from jaxrl_cb.trainer.leaves import copied, to_numpy
 from jaxrl_cb.trainer.loggers import Logger, NullLogger
 from jaxrl_cb.trainer.members import Members
 from jaxrl_cb.trainer.params import TrainerParams
-from jaxrl_cb.trainer.policy import TrainingPolicy
+from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
 from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.trainer.result import TrainResult, make_result
+from jaxrl_cb.trainer.warm_start import fitting_params
 from jaxrl_cb.types import ChunkMetrics, PyTree, TrainState
 
 
@@ -71,8 +72,23 @@ class Trainer:
         self._chunks = self.params.chunk_lengths(learner.num_envs)
         self.context, *self._views = self._contexts()
         self._hooks = Hooks(self.callbacks, self.context, self._views)
+        self._begins_with: list[PyTree] = []
         self._built: Members | None = None
         self._is_running = False
+
+    def warm_start(self, policy: Policy) -> None:
+        """Begins with the parameters of a policy, before `run`, `init` or `epochs`.
+
+        Args:
+            policy: of as many seeds as the run, or of one, which all seeds begin with.
+
+        Raises:
+            ConfigError: its parameters are not those of this learner's network.
+            JaxrlError: the run has begun.
+        """
+        if self._built is not None:
+            raise JaxrlError("warm_start comes before the run; this trainer has begun")
+        self._begins_with = fitting_params(policy, self.learner, self.params.num_seeds)
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""
@@ -205,6 +221,9 @@ class Trainer:
             num_test_episodes=params.num_test_episodes,
             initial=self.learner.initial_values(params.total_env_steps),
         )
+        for index, own in enumerate(self._begins_with):
+            state = self._built.state((index,)).replace(params=own, target_params=own)
+            self._built.replace_state((index,), state)
         self.progress.seconds["compile"] += time.perf_counter() - started
         everyone = tuple(range(params.num_seeds))
         views = [(view, (index,)) for index, view in enumerate(self._views)]

@@ -1,0 +1,216 @@
+"""What the subcommands of ``jaxrl-cb`` do; their signatures are its flags."""
+
+import json as jsonlib
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from tyro.conf import Positional
+
+from jaxrl_cb.errors import ConfigError
+
+Output = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
+
+
+def train(
+    env: Positional[str],
+    settings: dict[str, Any],
+    algorithm: str = "dqn",
+    run_dir: Path | None = None,
+    stop_at: str = "threshold",
+    config: Path | None = None,
+    warm_start: Path | None = None,
+    env_kwargs: dict[str, int | float | bool | str] = {},  # noqa: B006, never written to
+) -> None:
+    """Train a policy; any setting can be given as a flag.
+
+    Args:
+        env: a gymnax id, for example CartPole-v1.
+        settings: those that were given.
+        algorithm: dqn.
+        run_dir: folder to write to; by default one under runs/ with the time in its name.
+        stop_at: "threshold" stops at the environment's own (if it has one), confirmed on 100 fresh
+            episodes; a number at that return; "never" uses up the budget.
+        config: config.json of another run, whose settings are taken; flags override them.
+        warm_start: folder of a run whose best policy training begins with.
+        env_kwargs: parameters or constructor arguments of the environment, for example
+            max_steps_in_episode 200.
+    """
+    from jaxrl_cb.config import load_config
+    from jaxrl_cb.display import Display
+    from jaxrl_cb.experiment import train
+
+    named = load_config(config.read_text())[2] if config else {}
+    named |= settings | ({"env_kwargs": env_kwargs} if env_kwargs else {})
+    if run_dir is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        run_dir = Path("runs") / f"{env}__{algorithm}__{named.get('seed', 0)}__{stamp}"
+    callbacks = _stop_callbacks(stop_at, env, named.get("env_kwargs"))
+    try:
+        with Display() as display:
+            hooks: Any = {"on_epoch": display.on_epoch, "on_start": display.on_start}
+            hooks |= {"callbacks": callbacks, "run_dir": run_dir, "warm_start": warm_start}
+            result = train(env, algorithm, **hooks, **named)
+    except KeyboardInterrupt:
+        print(f"jaxrl-cb: what was done is in {run_dir}", file=sys.stderr)
+        raise
+    display.summary(result, run_dir)
+
+
+def evaluate(
+    run_dir: Positional[Path],
+    episodes: int = 100,
+    which: Literal["best", "last"] = "best",
+    seed: int = 0,
+    epsilon: float = 0.0,
+    gymnasium: bool = False,
+    json: bool = False,
+) -> None:
+    """Test the policy of a run on fresh episodes.
+
+    Args:
+        run_dir: the run folder.
+        episodes: complete episodes.
+        which: best or last.
+        seed: seed of the episodes.
+        epsilon: probability of a random action.
+        gymnasium: play Gymnasium's own environment of the same name.
+        json: print one JSON object.
+    """
+    from jaxrl_cb import experiment
+    from jaxrl_cb.gymnasium_play import play_gymnasium
+
+    env, environment, policy, first_seed = _load(run_dir, which)
+    if not gymnasium:
+        scores = experiment.evaluate(policy, environment, episodes, seed, epsilon)
+        means, stds = (np.atleast_1d(score).tolist() for score in scores)
+    elif environment != experiment.make(env):
+        raise ConfigError("--gymnasium: the run changed the environment by env_kwargs")
+    else:
+        settings = {"episodes": episodes, "seed": seed, "epsilon": epsilon}
+        returns = [play_gymnasium(policy[i], env, **settings) for i in range(policy.num_seeds)]
+        means, stds = np.mean(returns, axis=1).tolist(), np.std(returns, axis=1).tolist()
+    if json:
+        row = {"env": env, "which": which, "episodes": episodes, "seed": seed}
+        row["gymnasium"] = gymnasium
+        print(jsonlib.dumps({**row, "mean": means, "std": stds}))
+        return
+    where = f"Gymnasium's {env}" if gymnasium else env
+    for own, (mean, std) in enumerate(zip(means, stds, strict=True), first_seed):
+        score = f"{mean:.2f} +- {std:.2f} over {episodes} episodes"
+        print(f"{where}, seed {own}, {which} policy: {score}")
+
+
+def plot(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
+    """Draw the learning curve of a run again, or compare several.
+
+    Args:
+        run_dirs: one run folder, or more.
+        output: file to draw a comparison to; by default comparison.png.
+    """
+    from jaxrl_cb.plotting import plot_comparison, plot_run
+
+    if not run_dirs:
+        raise ConfigError("plot needs a run folder")
+    if len(run_dirs) == 1 and output is None:
+        print(plot_run(run_dirs[0]))
+    else:
+        print(plot_comparison(run_dirs, output or Path("comparison.png")))
+
+
+def render(
+    run_dir: Positional[Path],
+    output: Output = None,
+    which: Literal["best", "last"] = "best",
+    index: int = 0,
+    episodes: int = 1,
+    seed: int = 0,
+    fps: int = 30,
+) -> None:
+    """Write an animated GIF of a run's policy.
+
+    Args:
+        run_dir: the run folder.
+        output: the file; by default policy.gif in the run folder.
+        which: best or last.
+        index: which of the run's seeds, from 0.
+        episodes: complete episodes.
+        seed: seed of the episodes.
+        fps: frames per second.
+    """
+    from jaxrl_cb.rendering import render_gif
+
+    _, environment, policy, _ = _load(run_dir, which)
+    path = output or run_dir / "policy.gif"
+    settings = {"episodes": episodes, "seed": seed, "fps": fps}
+    num_frames = render_gif(policy[index], environment, path, **settings)
+    print(f"{path} ({num_frames} frames)")
+
+
+def envs() -> None:
+    """List the environments, what they are like, and which cannot be trained on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxrl_cb.envs import make
+    from jaxrl_cb.envs.gymnax import catalog
+
+    table = Table()
+    for column in (
+        "id",
+        "observation",
+        "actions",
+        "time limit",
+        "threshold",
+        "replay",
+        "supported",
+    ):
+        table.add_column(column, justify="left" if column in ("id", "supported") else "right")
+    for entry in catalog():
+        if not entry.space:
+            table.add_row(entry.id, "", "", "", "", "", f"no: {entry.reason}")
+            continue
+        spec = make(entry.id).spec
+        shape = " x ".join(map(str, spec.obs_shape)) or "1"
+        threshold = "" if spec.reward_threshold is None else f"{spec.reward_threshold:g}"
+        kept = "bits" if spec.is_binary else spec.obs_dtype
+        facts = (shape, str(spec.num_actions), str(spec.time_limit), threshold, kept, "yes")
+        table.add_row(entry.id, *facts)
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def _load(run_dir: Path, which: str) -> tuple[str, Any, Any, int]:
+    """A run's environment id and environment, its policy, and its first seed."""
+    from jaxrl_cb.envs import make
+    from jaxrl_cb.run_folder import load_policy, read_config
+
+    env, _, config = read_config(run_dir)
+    if env is None:
+        raise ConfigError("the run's environment was an object; use jaxrl_cb.evaluate in Python")
+    environment = make(env, config.env.env_kwargs)
+    return env, environment, load_policy(run_dir, which), config.trainer.seed
+
+
+def _stop_callbacks(stop_at: str, env: str, env_kwargs: Any) -> Any:
+    from jaxrl_cb.envs import make
+    from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
+
+    if stop_at == "never":
+        return TrainerCallbacks()
+    threshold = None
+    if stop_at != "threshold":
+        try:
+            threshold = float(stop_at)
+        except ValueError as error:
+            raise ConfigError(
+                f"stop_at={stop_at!r} is neither 'threshold', 'never' nor a number"
+            ) from error
+    elif make(env, env_kwargs).spec.reward_threshold is None:
+        return TrainerCallbacks()
+    stop = EpochStopCallbackConfirmedRewardThreshold(threshold)
+    return TrainerCallbacks(epoch_stop_callback=stop)
