@@ -18,7 +18,7 @@ from jaxrl_cb.learners import (
     TargetConfig,
 )
 from jaxrl_cb.learners.replay_config import learning_rate_for
-from jaxrl_cb.networks import MLP
+from jaxrl_cb.networks import MLP, Normalized
 from jaxrl_cb.ops.losses import LOSSES
 from jaxrl_cb.presets import PRESETS
 from jaxrl_cb.trainer.params import TrainerParams
@@ -34,11 +34,13 @@ class NetworkConfig:
         hidden_sizes: width of each hidden layer.
         layer_norm: whether LayerNorm follows each hidden layer.
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
+        normalize_obs: whether observations are normalised by their running mean and deviation.
     """
 
     hidden_sizes: tuple[int, ...] = (256, 256)
     layer_norm: bool = True
     dueling: bool = False
+    normalize_obs: bool = False
 
     def __post_init__(self):
         if isinstance(self.hidden_sizes, str | int) or not hasattr(self.hidden_sizes, "__iter__"):
@@ -98,7 +100,9 @@ class Config:
 
     def build_algorithm(self, spec: EnvSpec) -> Algorithm:
         """The algorithm for an environment."""
-        network = MLP(spec.num_actions, **dataclasses.asdict(self.network))
+        own = self.network
+        network = MLP(spec.num_actions, own.hidden_sizes, own.layer_norm, own.dueling)
+        network = Normalized(network) if own.normalize_obs else network
         return DQN(network, double=self.algorithm.double, loss_name=self.algorithm.loss)
 
     def build_learner(self, environment: Environment) -> ReplayLearner:

@@ -1566,6 +1566,14 @@ def test_epochs_is_a_generator_and_run_goes_on_after_it(plain):
     assert_same_run(held.result(), plain)
 
 
+def test_an_epochs_generator_that_is_still_held_does_not_stand_in_the_way(plain):
+    held = trainer()
+    epochs = held.epochs()
+    next(epochs), next(epochs)
+    assert_same_run(held.run(), plain)
+    assert list(epochs) == []
+
+
 def test_a_result_in_between_outlives_the_next_epoch():
     held = trainer()
     epochs = held.epochs()

@@ -1,6 +1,6 @@
 """What the learner asks of an algorithm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import jax
@@ -35,6 +35,27 @@ class Algorithm(Protocol):
     ) -> tuple[Array, Array]:
         """The loss [] and the priority [] (how surprising the transition was)."""
         ...
+
+
+def observe(algorithm: Algorithm, params: PyTree, obs: Array) -> PyTree:
+    """The parameters after observations [E, *obs] were acted upon.
+
+    They change only where the algorithm has a method ``observe(params, obs)``.
+    """
+    method = getattr(algorithm, "observe", None)
+    return params if method is None else method(params, obs)
+
+
+def split(params: PyTree) -> tuple[PyTree, PyTree]:
+    """What gradients change, and the rest: flax's collection "params", and the others if any."""
+    if isinstance(params, Mapping) and "params" in params and len(params) > 1:
+        return params["params"], {name: params[name] for name in params if name != "params"}
+    return params, {}
+
+
+def joined(learned: PyTree, rest: PyTree) -> PyTree:
+    """The opposite of `split`."""
+    return {"params": learned, **rest} if rest else learned
 
 
 def batched_q(algorithm: Algorithm, params: PyTree) -> Callable[[Array, Array], Array]:

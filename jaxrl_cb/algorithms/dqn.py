@@ -34,6 +34,10 @@ class DQN:
     def q_values(self, params: PyTree, obs: Array, key: Array) -> Array:
         return self.network.apply(params, obs)
 
+    def observe(self, params: PyTree, obs: Array) -> PyTree:
+        method = getattr(self.network, "observe", None)
+        return params if method is None else method(params, obs)
+
     def target(
         self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
     ) -> Array:

@@ -85,7 +85,11 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     for name, value in env_kwargs.items():
         if isinstance(getattr(params, name, None), int | float) and isinstance(value, str):
             raise ConfigTypeError(f"env_kwargs: {name}={value!r} of {env_id} must be a number")
-    params = params.replace(**{k: v for k, v in env_kwargs.items() if k in fields})
+    new = {name: value for name, value in env_kwargs.items() if name in fields}
+    for name, value in new.items():  # some limits are floats, and only work as such
+        if isinstance(getattr(params, name), float) and isinstance(value, int):
+            new[name] = float(value)
+    params = params.replace(**new)
     constructed = tuple(sorted((k, repr(v)) for k, v in env_kwargs.items() if k in arguments))
     maker = ByIdentity(registry[env_id])
     key = ("gymnax", env_id, maker, constructed, tree_values(params))

@@ -16,6 +16,7 @@ from jax import lax
 from jaxrl_cb.checks import check_float, check_int
 from jaxrl_cb.envs.environment import ENV_AXIS, Environment, checked, strong
 from jaxrl_cb.envs.make import make
+from jaxrl_cb.ops.statistics import Moments, merged, no_moments
 from jaxrl_cb.types import Array, EnvStep, PyTree
 
 
@@ -175,27 +176,19 @@ def normalize_reward(env: Any, gamma: float = 0.99, epsilon: float = 1e-8) -> En
 
     def reset(key):
         state, obs = env.reset(key)
-        return (
-            state,
-            (jnp.float32(1e-4), jnp.float32(0.0), jnp.float32(1.0), jnp.float32(0.0)),
-        ), obs
+        return (state, no_moments(), jnp.float32(0.0)), obs
 
     def step(key_step, key_reset, state, action):
-        inner, (count, mean, variance, discounted) = state
+        inner, moments, discounted = state
         result = env.step(key_step, key_reset, inner, action)
         discounted = gamma * discounted + result.reward
-        batch = lax.psum(jnp.float32(1.0), ENV_AXIS)
-        batch_mean = lax.pmean(discounted, ENV_AXIS)
-        batch_variance = lax.pmean((discounted - batch_mean) ** 2, ENV_AXIS)
-        total, difference = count + batch, batch_mean - mean
-        # the mean and variance of two samples put together (Chan et al. 1979)
-        squares = count * variance + batch * batch_variance
-        variance = (squares + difference**2 * count * batch / total) / total
-        mean = mean + difference * batch / total
-        reward = result.reward * lax.rsqrt(variance + epsilon)
+        mean = lax.pmean(discounted, ENV_AXIS)
+        variance = lax.pmean((discounted - mean) ** 2, ENV_AXIS)
+        batch = Moments(count=lax.psum(jnp.float32(1.0), ENV_AXIS), mean=mean, variance=variance)
+        moments = merged(moments, batch)
+        reward = result.reward * lax.rsqrt(moments.variance + epsilon)
         discounted = jnp.where(_ended(result), 0.0, discounted)
-        statistics = (total, mean, variance, discounted)
-        return result._replace(state=(result.state, statistics), reward=reward)
+        return result._replace(state=(result.state, moments, discounted), reward=reward)
 
     return _wrapped("normalize_reward", env, reset, step, (gamma, epsilon))
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxrl_cb.algorithms.base import Algorithm, batched_q
+from jaxrl_cb.algorithms.base import Algorithm, batched_q, joined, observe, split
 from jaxrl_cb.buffers import ReplayRing
 from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.learners import evaluation
@@ -113,7 +113,7 @@ class ReplayLearner:
         state = TrainState(
             params=params,
             target_params=params,
-            opt_state=self._optimizer().init(params),
+            opt_state=self._optimizer().init(split(params)[0]),
             num_updates=jnp.int32(0),
             buffer=self._ring().init(obs[0], self.environment.spec.num_actions),
             rollout=Rollout(env_state, obs, zeros, zeros.astype(jnp.int32)),
@@ -204,7 +204,8 @@ class ReplayLearner:
         buffer = self._ring().add(state.buffer, experience)
         totals = (buffer.num_masked, buffer.num_lossy)
         metrics = ChunkMetrics(jnp.float32(0.0), return_sum, num_episodes, *totals)
-        return state.replace(buffer=buffer, rollout=rollout), metrics
+        params = observe(self.algorithm, state.params, experience.obs)
+        return state.replace(params=params, buffer=buffer, rollout=rollout), metrics
 
     def _learn(self, state: TrainState, words: Array, keys: Array) -> tuple[TrainState, Array]:
         """Takes ``floor(rate)`` gradient steps, and one more when the credit is full.
@@ -267,17 +268,20 @@ class ReplayLearner:
             state.params, state.target_params, transition, key_target
         )
 
-        def loss_fn(params):
+        learned, rest = split(state.params)
+
+        def loss_fn(learned):
             losses, _ = jax.vmap(algorithm.loss, in_axes=(None, 0, 0, 0, None))(
-                params, transition.obs, transition.action, target, key_loss
+                joined(learned, rest), transition.obs, transition.action, target, key_loss
             )
             return jnp.mean(weight * losses)
 
-        loss, gradient = jax.value_and_grad(loss_fn)(state.params)
+        loss, gradient = jax.value_and_grad(loss_fn)(learned)
         with default_promotion():
-            direction, opt_state = self._optimizer().update(gradient, state.opt_state, state.params)
+            direction, opt_state = self._optimizer().update(gradient, state.opt_state, learned)
         step_size = self.optimizer.step_size(hyperparams, state.num_updates)
-        params = jax.tree.map(lambda p, d: p - step_size * d, state.params, direction)
+        learned = jax.tree.map(lambda p, d: p - step_size * d, learned, direction)
+        params = joined(learned, rest)
         num_updates = state.num_updates + 1
         target_params = self._next_target(state.target_params, params, hyperparams, num_updates)
         state = state.replace(
@@ -286,10 +290,13 @@ class ReplayLearner:
         return state, loss
 
     def _next_target(self, target_params, params, hyperparams, num_updates) -> PyTree:
-        def move(target_params):
-            return optax.incremental_update(params, target_params, hyperparams.tau)
+        learned, rest = split(params)  # what is not learned is the same in both networks
 
-        period = self.target.target_update_period
+        def move(target):
+            return optax.incremental_update(learned, target, hyperparams.tau)
+
+        period, target = self.target.target_update_period, split(target_params)[0]
         if period == 1:
-            return move(target_params)
-        return lax.cond(num_updates % period == 0, move, lambda t: t, target_params)
+            return joined(move(target), rest)
+        target = lax.cond(num_updates % period == 0, move, lambda t: t, target)
+        return joined(target, rest)

@@ -92,20 +92,18 @@ class Trainer:
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""
-        with self._running():  # not through epochs(): a generator would change a StopIteration
-            if not self.progress.history:
-                self.init()
-            while not self.is_finished:
-                self.execute_epoch()
+        if not self.progress.history:  # not through epochs(): a generator changes a StopIteration
+            self.init()
+        while not self.is_finished:
+            self.execute_epoch()
         return self.result()
 
     def epochs(self) -> Iterator[EpochRecord]:
         """The same, one test record at a time, for those who like to hold the loop."""
-        with self._running():
-            if not self.progress.history:
-                yield self.init()
-            while not self.is_finished:
-                yield self.execute_epoch()
+        if not self.progress.history:
+            yield self.init()
+        while not self.is_finished:
+            yield self.execute_epoch()
 
     @property
     def is_finished(self) -> bool:
@@ -124,11 +122,16 @@ class Trainer:
 
     def init(self) -> EpochRecord:
         """Compiles, fills the replay and tests once; gives the record of epoch 0."""
-        self._build()
-        return self._test([], train_seconds=0.0)
+        with self._running():
+            self._build()
+            return self._test([], train_seconds=0.0)
 
     def execute_epoch(self) -> EpochRecord:
         """Runs one epoch of all seeds that have not stopped."""
+        with self._running():
+            return self._execute_epoch()
+
+    def _execute_epoch(self) -> EpochRecord:
         progress = self.progress
         progress.begin_epoch()
         progress.show(self.context, self._views)
