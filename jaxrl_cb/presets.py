@@ -27,8 +27,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("Acrobot-v1", "dqn"): {
         "num_envs": 16,
-        "epoch_num_steps": 3_200,
-        "max_epochs": 32,
+        "epoch_num_steps": 9_600,
+        "max_epochs": 12,
         "num_test_episodes": 200,
         "batch_size": 256,
         "buffer_size": 128_000,

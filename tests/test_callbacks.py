@@ -19,12 +19,17 @@ from jaxrl_cb.errors import JaxrlError
 from jaxrl_cb.trainer import (
     EpochStopCallback,
     EpochStopCallbackConfirmedRewardThreshold,
+    EpochStopCallbackNoImprovement,
     EpochStopCallbackRewardThreshold,
+    EpochStopCallbackWallTime,
     EpochTestCallback,
     EpochTestCallbackDQNSetEps,
     EpochTrainCallback,
+    EpochTrainCallbackDQNEpsExponentialDecay,
     EpochTrainCallbackDQNEpsLinearDecay,
+    EpochTrainCallbackDQNEpsPiecewise,
     EpochTrainCallbackDQNSetEps,
+    EpochTrainCallbackLearningRateDecay,
     TrainerCallbacks,
     TrainingContext,
 )
@@ -101,6 +106,11 @@ SHIPPED = [
     EpochStopCallbackRewardThreshold(),
     EpochStopCallbackRewardThreshold(195),
     EpochStopCallbackConfirmedRewardThreshold(475.0, 20),
+    EpochStopCallbackNoImprovement(3, 0.5),
+    EpochStopCallbackWallTime(60.0),
+    EpochTrainCallbackDQNEpsExponentialDecay(1.0, 0.05, 1000),
+    EpochTrainCallbackDQNEpsPiecewise([(0, 1.0), (1000, 0.1)]),
+    EpochTrainCallbackLearningRateDecay(1e-3, 1e-5, 1000),
 ]
 
 
@@ -286,7 +296,6 @@ def test_trainer_callbacks_take_lists():
         ({"epoch_test_callback": OnTrain()}, "OnTrain"),
         ({"epoch_stop_callback": EpochTrainCallbackDQNSetEps(0.1)}, "DQNSetEps"),
         ({"epoch_stop_callback": [Answer(), OnTest()]}, "OnTest"),
-        ({"epoch_stop_callback": lambda mean_rewards: True}, "function"),
         ({"epoch_test_callback": "eps"}, "str"),
     ],
 )
@@ -609,6 +618,158 @@ def test_configuration_text_is_the_same_in_every_process():
     assert "EpochStopCallbackConfirmedRewardThreshold[threshold=195, episodes=100]" in texts[0]
 
 
+# --- more schedules ---
+
+
+def epoch_of(context, length):
+    context.epoch_num_steps = length
+    return context
+
+
+def test_exponential_decay_halves_what_is_left_and_leads_to_the_epochs_end(context):
+    decay = EpochTrainCallbackDQNEpsExponentialDecay(0.9, 0.1, 1000)
+    values = [decay.value(step) for step in (0, 1000, 2000, 3000)]
+    assert values == pytest.approx([0.9, 0.5, 0.3, 0.2])
+    assert decay.value(10**9) == 0.1
+    decay.callback(2, 1000, epoch_of(context, 1000))
+    assert context.policy.calls == [("set_eps_schedule", 0.5, pytest.approx(0.3), 1000, 0)]
+    assert context.logger.rows == [("train/env_step", 1000, {"train/eps": 0.5})]
+
+
+def test_schedules_work_with_nothing_but_the_three_attributes(context):
+    EpochTrainCallbackDQNEpsExponentialDecay(0.9, 0.1, 1000).callback(1, 1000, context)
+    EpochTrainCallbackDQNEpsPiecewise([(0, 1.0), (4000, 0.0)]).callback(1, 1000, context)
+    EpochTrainCallbackLearningRateDecay(1.0, 0.0, 4000).callback(1, 1000, context)
+    assert context.policy.calls == [
+        ("set_eps_schedule", 0.5, 0.5, 0, 0),
+        ("set_eps_schedule", 0.75, 0.0, 3000, 0),
+        ("set_learning_rate", 0.75),
+    ]
+
+
+POINTS = [(1000, 0.8), (2000, 0.4), (6000, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("env_step", "length", "expected"),
+    [  # (from, to, over so many steps)
+        (0, 500, (0.8, 0.8, 1000)),  # before the first point
+        (1000, 500, (0.8, 0.4, 1000)),  # on a line, which ends later
+        (1500, 500, (0.6, 0.4, 500)),  # up to a corner
+        (5000, 9000, (0.25, 0.2, 1000)),  # the line to the last point, then flat: exact
+        (1500, 2500, (0.6, 0.3, 2500)),  # a corner within: straight to the end of the epoch
+        (7000, 500, (0.2, 0.2, 500)),  # after the last point
+    ],
+)
+def test_piecewise_epsilon_follows_its_points(context, env_step, length, expected):
+    EpochTrainCallbackDQNEpsPiecewise(POINTS).callback(1, env_step, epoch_of(context, length))
+    (call,) = context.policy.calls
+    assert call[1:] == (*map(pytest.approx, expected), 0)
+
+
+@pytest.mark.parametrize(
+    "points", [[], [(0, 1.0), (0, 0.5)], [(5, 1.0), (3, 0.5)], [(0, 1.5)], [(-1, 0.5)]]
+)
+def test_points_that_cannot_be_followed_are_refused(points):
+    with pytest.raises(ValueError, match=r"points|come after|range"):
+        EpochTrainCallbackDQNEpsPiecewise(points)
+
+
+def test_learning_rate_decay(context):
+    decay = EpochTrainCallbackLearningRateDecay(1e-3, 1e-4, 900)
+    for env_step in (0, 450, 900, 5000):
+        decay.callback(1, env_step, context)
+    assert [rate for _, rate in context.policy.calls] == pytest.approx([1e-3, 5.5e-4, 1e-4, 1e-4])
+    assert len(context.logger.rows) == 4
+
+
+# --- more stops ---
+
+
+def answers(callback, means, context):
+    return [callback.should_stop(mean, context) for mean in means]
+
+
+def test_no_improvement_counts_tests_since_the_highest(context):
+    means = [1.0, 3.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0]
+    assert answers(EpochStopCallbackNoImprovement(3), means, context) == [False] * 7 + [True]
+    means = [1.0, 1.4, 1.8, 2.2]  # 1.4 and 1.8 are not half a point above 1.0 ... 1.8 is
+    patient = EpochStopCallbackNoImprovement(2, min_delta=0.5)
+    assert answers(patient, means, context) == [False, False, False, False]
+    assert patient.highest == 1.8
+    assert answers(EpochStopCallbackNoImprovement(1), [float("nan")], context) == [True]
+
+
+def test_the_test_before_training_sets_the_first_mark(context):
+    context.history = [SimpleNamespace(mean=np.array([5.0])), SimpleNamespace(mean=np.array([4.0]))]
+    assert answers(EpochStopCallbackNoImprovement(2), [4.0, 4.5], context) == [False, True]
+
+
+def test_wall_time_is_added_up(context, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stop = EpochStopCallbackWallTime(10)
+    stop.validate(context)
+    now[0] += 6
+    assert not stop.should_stop(0.0, context)
+    other = EpochStopCallbackWallTime(10)  # another process, its clock elsewhere
+    other.load_state_dict(json.loads(json.dumps(stop.state_dict())))
+    now[0] = 5.0
+    other.validate(context)
+    now[0] += 3
+    assert not other.should_stop(0.0, context)
+    now[0] += 1
+    assert other.should_stop(0.0, context)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_wall_time_that_is_none_is_refused(seconds):
+    with pytest.raises(ValueError, match="seconds"):
+        EpochStopCallbackWallTime(seconds)
+
+
+# --- plain functions ---
+
+
+def named_function(epoch, env_step, context):
+    context.seen.append((epoch, env_step))
+
+
+def test_plain_functions_are_callbacks(context):
+    seen = []
+    context.seen = seen
+
+    def stop(mean_rewards, context):
+        return mean_rewards > 3
+
+    callbacks = TrainerCallbacks(
+        [named_function, OnTrain()], lambda *given: seen.append(given), stop
+    )
+    train, test, stops = callbacks.lists()
+    assert train[0].get_trainer_fn(context)(1, 20) is None
+    assert test[0].get_trainer_fn(context)(1, None) is None
+    assert seen == [(1, 20), (1, None, context)]
+    assert [stops[0].get_trainer_fn(context)(mean) for mean in (3, 4)] == [False, True]
+    assert callbacks.epoch_train_callback[0] is named_function
+    assert "EpochTrainCallbackFunction[name='named_function']" in str(callbacks)
+    assert "0x" not in str(callbacks)
+
+
+def test_a_function_is_named_in_a_note_and_in_a_wrong_answer():
+    def fails(mean_rewards, context):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError) as caught:
+        hooks(stop=fails).ask(0, 3, 0.0)
+    assert caught.value.__notes__[0].endswith("fails.should_stop, epoch 3")
+    with pytest.raises(TypeError, match=r"nothing.*should_stop"):
+        hooks(stop=nothing).ask(0, 3, 0.0)
+
+
+def nothing(mean_rewards, context):
+    return None
+
+
 # --- copies and state ---
 
 
@@ -637,6 +798,11 @@ OTHERS = [
     EpochStopCallbackRewardThreshold(1),
     EpochStopCallbackRewardThreshold(),
     EpochStopCallbackConfirmedRewardThreshold(),
+    EpochStopCallbackNoImprovement(1),
+    EpochStopCallbackWallTime(1.0),
+    EpochTrainCallbackDQNEpsExponentialDecay(0.5, 0.5, 1),
+    EpochTrainCallbackDQNEpsPiecewise([(0, 0.5)]),
+    EpochTrainCallbackLearningRateDecay(1.0, 1.0, 0),
 ]
 
 

@@ -34,7 +34,9 @@ from jaxrl_cb.trainer import (
     EpochTestCallback,
     EpochTestCallbackDQNSetEps,
     EpochTrainCallback,
+    EpochTrainCallbackDQNEpsExponentialDecay,
     EpochTrainCallbackDQNEpsLinearDecay,
+    EpochTrainCallbackDQNEpsPiecewise,
     EpochTrainCallbackDQNSetEps,
     MemoryLogger,
     Trainer,
@@ -429,6 +431,21 @@ def test_epsilon_falls_within_an_epoch(by):
     assert random_share(state, 0, 2000) == pytest.approx(0.5269, abs=0.05)
     quarters = [random_share(state, start, start + 500) for start in (0, 500, 1000, 1500)]
     assert quarters == pytest.approx([0.883, 0.646, 0.408, 0.171], abs=0.11)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        EpochTrainCallbackDQNEpsExponentialDecay(1.0, 0.1, 100),
+        EpochTrainCallbackDQNEpsPiecewise([(0, 1.0), (100, 0.5), (150, 0.5), (240, 0.0)]),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_other_schedules_of_epsilon_are_exact_at_the_epochs_ends(schedule):
+    history = trainer(schedule).run().history
+    expected = [schedule.value(record.env_step) for record in history]
+    found = [float(record.eps_training[0]) for record in history[1:]]
+    assert found == pytest.approx(expected[1:], abs=3e-7)
 
 
 def test_epsilon_set_by_a_callback_is_held_until_it_is_set_again():

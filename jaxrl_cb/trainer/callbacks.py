@@ -130,6 +130,9 @@ class EpochStopCallbackFunction(_Function, EpochStopCallback):
     """Asks ``function(mean_rewards, context)`` after each test."""
 
 
+FUNCTIONS = (EpochTrainCallbackFunction, EpochTestCallbackFunction, EpochStopCallbackFunction)
+
+
 @dataclasses.dataclass(repr=False)
 class TrainerCallbacks:
     """The callbacks of a run; each field takes one callback or a list of them.

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_cb.errors import CallbackTypeError
-from jaxrl_cb.trainer.callbacks import Callback, EpochStopCallback, TrainerCallbacks
+from jaxrl_cb.trainer.callbacks import (
+    FUNCTIONS,
+    Callback,
+    EpochStopCallback,
+    TrainerCallbacks,
+)
 from jaxrl_cb.trainer.context import TrainingContext
 
 
@@ -95,8 +100,7 @@ def _call(callback: Any, hook: str, epoch: int, function: Callable, *arguments: 
     try:
         return function(*arguments)
     except BaseException as error:
-        name = getattr(callback, "name", type(callback).__name__)
-        error.add_note(f"{name}.{hook}, epoch {epoch}")
+        error.add_note(f"{_name(callback)}.{hook}, epoch {epoch}")
         raise
 
 
@@ -104,6 +108,12 @@ def _as_bool(callback: Any, answer: Any) -> bool:
     scalar = None if answer is None or isinstance(answer, str | bytes) else np.asarray(answer)
     if scalar is None or scalar.ndim or scalar.dtype.kind not in "biu":
         raise CallbackTypeError(
-            f"{type(callback).__name__}.should_stop returned {answer!r}; expected True or False"
+            f"{_name(callback)}.should_stop returned {answer!r}; expected True or False"
         )
     return bool(scalar)
+
+
+def _name(callback: Any) -> str:
+    """The class, or the function that stands in a callback's place."""
+    is_function = isinstance(callback, FUNCTIONS)
+    return callback.name if is_function else type(callback).__name__

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 
@@ -140,6 +141,6 @@ class EpochStopCallbackWallTime(EpochStopCallback):
         self._since = now
         return self.elapsed >= self.seconds
 
-    def state_dict(self) -> dict[str, float]:
-        """The time used up so far; the clock's own reading means nothing in another process."""
-        return {"elapsed": self.elapsed}
+    def state_dict(self) -> dict[str, Any]:
+        """All but the clock's own reading, which means nothing in another process."""
+        return {**super().state_dict(), "_since": None}
