@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
+from jaxrl_cb.checks import check_int
 from jaxrl_cb.errors import ConfigError
 
 Output = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
@@ -144,6 +145,7 @@ def render(
     from jaxrl_cb.rendering import render_gif
 
     _, environment, policy, _ = _load(run_dir, which)
+    check_int("index", index, 0, policy.num_seeds - 1)
     path = output or run_dir / "policy.gif"
     settings = {"episodes": episodes, "seed": seed, "fps": fps}
     num_frames = render_gif(policy[index], environment, path, **settings)

@@ -1,6 +1,7 @@
 """Pictures of runs. matplotlib is imported when the first is drawn."""
 
 import importlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,15 +148,16 @@ class LivePlot:
 
     def __call__(self, record: EpochRecord) -> None:
         """Draws the curve with one more test."""
-        display = importlib.import_module("IPython.display").display
-
+        ipython = importlib.import_module("IPython.display")
         self.steps.append(record.env_step)
         self.means.append(record.mean)
-        figure = self.figure()
+        png = io.BytesIO()
+        self.figure().savefig(png, format="png")
+        picture = ipython.Image(data=png.getvalue())
         if self._handle is None:
-            self._handle = display(figure, display_id=True)
+            self._handle = ipython.display(picture, display_id=True)
         else:
-            self._handle.update(figure)
+            self._handle.update(picture)
 
     def figure(self) -> Any:
         """The curve so far, as a matplotlib figure."""

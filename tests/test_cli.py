@@ -8,7 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
+import jax
+import numpy as np
 import pytest
+from PIL import Image
+
+import jaxrl_cb
 
 TINY = [
     *("--num-envs", "4", "--batch-size", "16", "--buffer-size", "400", "--start-timesteps", "40"),
@@ -61,6 +67,68 @@ def test_evaluate_and_plot_read_the_folder(run):
     assert (folder / "learning_curve.png").is_file()
 
 
+def test_evaluate_plays_gymnasiums_own_environment(run):
+    folder, _ = run
+    done = cli("evaluate", folder, "--gymnasium", "--episodes", 4, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["gymnasium"] is True
+    # the same policy, seeds and environment, stepped one by one
+    policy = jaxrl_cb.load_policy(folder)
+    returns = []
+    for seed in range(4):
+        env = gymnasium.make("CartPole-v1")
+        obs, _ = env.reset(seed=seed)
+        total, ended = 0.0, False
+        while not ended:
+            obs, reward, terminated, truncated, _ = env.step(int(policy.act(obs)))
+            total, ended = total + reward, terminated or truncated
+        returns.append(total)
+    assert answer["mean"] == [np.mean(returns)]
+
+
+def test_render_writes_an_animation(run, tmp_path):
+    folder, _ = run
+    done = cli("render", folder, "-o", tmp_path / "policy.gif")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "policy.gif") as animation:
+        assert animation.n_frames > 3
+        assert animation.size == (600, 400)
+    num_frames = int(done.stdout.split("(")[1].split()[0])
+    assert 9 <= num_frames <= 501
+    assert cli("render", folder, "--index", 1).returncode == 2
+
+
+def test_several_runs_are_compared_in_one_picture(run, tmp_path):
+    folder, _ = run
+    done = cli("plot", folder, folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "comparison.png"
+    with Image.open(tmp_path / "comparison.png") as picture:
+        assert picture.size == (840, 540)
+
+
+def test_a_run_begins_with_the_policy_of_another(run, tmp_path):
+    folder, _ = run
+    arguments = ["train", "CartPole-v1", *TINY, "--max-epochs", 0, "--warm-start", folder]
+    done = cli(*arguments, "--run-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (jaxrl_cb.load_policy(f).params for f in (tmp_path, folder))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_envs_lists_what_there_is():
+    done = cli("envs")
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[1]: line for line in done.stdout.splitlines() if line.startswith("│")}
+    assert len(lines) == 26
+    for words in ("10 x 10 x 4", "3", "1000", "bits", "yes"):
+        assert words in lines["Breakout-MinAtar"]
+    assert "475" in lines["CartPole-v1"]
+    assert "no: its actions are continuous" in lines["Pendulum-v1"]
+    assert "downloads" in lines["MNISTBandit-bsuite"]
+
+
 def test_config_of_another_run_gives_the_same_run(run, tmp_path):
     folder, _ = run
     done = cli("train", "CartPole-v1", "--config", folder / "config.json", "--run-dir", tmp_path)
@@ -81,7 +149,7 @@ def test_config_of_another_run_gives_the_same_run(run, tmp_path):
     [
         (["train"], "a gymnax id"),
         (["train", "Cartpole-v1"], "did you mean 'CartPole-v1'"),
-        (["train", "Pendulum-v1"], "Discrete"),
+        (["train", "Pendulum-v1"], "Discrete one, as these have: CartPole-v1"),
         (["train", "MNISTBandit-bsuite"], "download"),
         (["train", "CartPole-v1", "--leraning-rate", "1"], "did you mean --learning-rate"),
         (["train", "CartPole-v1", "--num-envs", "many"], "num-envs"),
@@ -92,6 +160,10 @@ def test_config_of_another_run_gives_the_same_run(run, tmp_path):
         (["train", "CartPole-v1", "--config", "/nowhere.json"], "nowhere"),
         (["evaluate", "/nowhere"], "config.json"),
         (["plot", "/nowhere"], "metrics.jsonl"),
+        (["plot"], "run folder"),
+        (["render", "/nowhere"], "config.json"),
+        (["train", "CartPole-v1", "--warm-start", "/nowhere"], "config.json"),
+        (["evaluate", "/nowhere", "--which", "first"], "best"),
         (["watch"], "watch"),
     ],
 )
