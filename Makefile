@@ -12,6 +12,7 @@ train: .venv/.runtime
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --nbmake notebooks
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
