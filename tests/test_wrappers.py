@@ -278,17 +278,17 @@ def constant(limit):
 
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize(
-    ("environment", "value"),
+    ("environment", "value", "score"),
     [
-        (lambda: time_limit(constant(None), 4), 1 / (1 - 0.5)),
-        (lambda: time_limit(constant(9), 4), 1 / (1 - 0.5)),
-        (lambda: action_repeat(constant(6), 3), 3 / (1 - 0.5)),
-        (lambda: frame_stack(constant(4), 2), 1 / (1 - 0.5)),
-        (lambda: sticky_actions(constant(4)), 1 / (1 - 0.5)),
-        (lambda: scale_reward(constant(4), 5.0), 5 / (1 - 0.5)),
+        (lambda: time_limit(constant(None), 4), 1 / (1 - 0.5), 4),
+        (lambda: time_limit(constant(9), 4), 1 / (1 - 0.5), 4),
+        (lambda: action_repeat(constant(6), 3), 3 / (1 - 0.5), 6),
+        (lambda: frame_stack(constant(4), 2), 1 / (1 - 0.5), 4),
+        (lambda: sticky_actions(constant(4)), 1 / (1 - 0.5), 4),
+        (lambda: scale_reward(constant(4), 5.0), 5 / (1 - 0.5), 4),
     ],
 )
-def test_a_truncation_is_not_death_in_any_wrapper(environment, value, n_step):
+def test_a_truncation_is_not_death_in_any_wrapper(environment, value, score, n_step):
     learner = ReplayLearner(
         environment(),
         DQN(Table()),
@@ -308,3 +308,6 @@ def test_a_truncation_is_not_death_in_any_wrapper(environment, value, n_step):
     result = Trainer(learner, params).run()
     found = float(result.state.params["q"][0, 0])
     assert found == pytest.approx(value, rel=0.02)  # death at the cut: at least an eighth less
+    for record in result.history:  # returns are in the environment's own units
+        assert record.returns.tolist() == [[score] * 2]
+    assert result.history[1].train_return.tolist() == [score]
