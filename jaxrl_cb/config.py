@@ -164,6 +164,8 @@ def _follow(values: dict[str, Any], named: Mapping[str, Any], num_envs: int) -> 
     sizes["epoch_num_steps"] = max(10_000, 64 * num_envs)
     for name, size in sizes.items():
         values.setdefault(name, size)
+    if "num_envs" in named and "buffer_size" not in named:  # a preset's was meant for fewer
+        values["buffer_size"] = max(values["buffer_size"], 128 * num_envs)
     for name in ("buffer_size", "start_timesteps", "epoch_num_steps"):
         if name not in named:
             values[name] = -(-values[name] // num_envs) * num_envs
