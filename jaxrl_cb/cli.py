@@ -109,8 +109,17 @@ def _documented(config: type, name: str) -> str:
 
 def _one_line(text: str) -> str:
     """The first paragraph of tyro's error box on one line, and the flag that it suggests."""
+    from jaxrl_cb.config import OTHER_NAMES
+
     lines = [line.strip("│ ").strip() for line in text.splitlines() if line[:1] not in "╭╰"]
     first, _, rest = "\n".join(lines).partition("────")
-    near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", rest)
     words = " ".join(first.split()) or "wrong arguments"
-    return words + (f" (did you mean {near.group(1)}?)" if near else "")
+    near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", rest)
+    if near:
+        return f"{words} (did you mean {near.group(1)}?)"
+    known = re.search(r"Available subcommands: (.*)", rest)
+    if known:
+        return f"{words}; there are {known.group(1)}"
+    flag = re.search(r"--([\w-]+)", words)
+    other = OTHER_NAMES.get(flag.group(1).replace("-", "_")) if flag else None
+    return words + (f" (did you mean --{other.replace('_', '-')}?)" if other else "")

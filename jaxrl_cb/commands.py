@@ -28,6 +28,9 @@ def train(
 ) -> None:
     """Train a policy; any setting can be given as a flag.
 
+    Settings that are not given are those of the environment's preset, where it has one, or follow
+    the number of environments: `jaxrl-cb train ENV --help` shows them.
+
     Args:
         env: a gymnax id, for example CartPole-v1.
         settings: those that were given.
@@ -110,7 +113,8 @@ def plot(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
 
     Args:
         run_dirs: one run folder, or more.
-        output: file to draw a comparison to; by default comparison.png.
+        output: file to draw a comparison over seeds to; by default comparison.png, or of one run
+            learning_curve.png in its folder, which shows each seed and epsilon.
     """
     from jaxrl_cb.plotting import plot_comparison, plot_run
 
@@ -160,7 +164,7 @@ def envs() -> None:
     from jaxrl_cb.envs import make
     from jaxrl_cb.envs.gymnax import catalog
 
-    table = Table()
+    table = Table(show_lines=False)
     for column in (
         "id",
         "observation",
@@ -170,7 +174,8 @@ def envs() -> None:
         "replay",
         "supported",
     ):
-        table.add_column(column, justify="left" if column in ("id", "supported") else "right")
+        justify: Any = "left" if column in ("id", "supported") else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
     for entry in catalog():
         if not entry.space:
             table.add_row(entry.id, "", "", "", "", "", f"no: {entry.reason}")
@@ -182,7 +187,7 @@ def envs() -> None:
         facts = (shape, str(spec.num_actions), str(spec.time_limit), threshold, kept, "yes")
         table.add_row(entry.id, *facts)
     console = Console()
-    console.width = max(console.width, 100)
+    console.width = max(console.width, 140)  # ids are whole, also in a pipe
     console.print(table)
 
 
@@ -193,7 +198,10 @@ def _load(run_dir: Path, which: str) -> tuple[str, Any, Any, int]:
 
     env, _, config = read_config(run_dir)
     if env is None:
-        raise ConfigError("the run's environment was an object; use jaxrl_cb.evaluate in Python")
+        raise ConfigError(
+            "the run's environment was an object, which the command line cannot make again; in "
+            "Python there are jaxrl_cb.evaluate and jaxrl_cb.rendering.render_gif"
+        )
     environment = make(env, config.env.env_kwargs)
     return env, environment, load_policy(run_dir, which), config.trainer.seed
 

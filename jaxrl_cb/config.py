@@ -122,6 +122,24 @@ FIELDS = {f.name: (group, f) for group, c in GROUPS.items() for f in dataclasses
 """By setting name: its group, and its dataclass field."""
 
 
+OTHER_NAMES = {
+    "lr": "learning_rate",
+    "discount": "gamma",
+    "epochs": "max_epochs",
+    "total_timesteps": "max_epochs",
+    "learning_starts": "start_timesteps",
+    "target_update_interval": "target_update_period",
+    "exploration_fraction": "epsilon_decay_steps",
+}
+"""What settings are called elsewhere."""
+
+
+def suggestion(name: str) -> str:
+    """``" (did you mean 'x'?)"`` for an unknown setting, or nothing."""
+    known = OTHER_NAMES.get(name)
+    return f" (did you mean {known!r}?)" if known else did_you_mean(name, FIELDS)
+
+
 def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Config:
     """The settings of a run.
 
@@ -140,7 +158,7 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
     check_choice("algorithm", algorithm, ALGORITHMS)
     for name in named:
         if name not in FIELDS:
-            raise ConfigError(f"{name!r} is not a setting{did_you_mean(name, FIELDS)}")
+            raise ConfigError(f"{name!r} is not a setting{suggestion(name)}")
     values = {**PRESETS.get((env_id or "", algorithm), {}), **named}
     num_envs = values.get("num_envs", ReplayConfig.num_envs)
     check_int("num_envs", num_envs, 1)

@@ -27,6 +27,7 @@ class Display:
         )
         self._task: Any = None
         self._best = -np.inf
+        self._first_seed = 0
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -40,23 +41,15 @@ class Display:
 
     def on_start(self, trainer: Trainer) -> None:
         """Learns how long the run may be."""
+        self._first_seed = trainer.params.seed
         self.progress.update(
             self._task, description="compiling", total=trainer.params.max_epochs or 1
         )
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Shows a test record."""
-        mean = record.mean[~np.isnan(record.mean)]
-        self._best = max([self._best, *mean.tolist()])
-        text = f"{_short(record.env_step)} steps, "
-        text += f"test {np.median(mean):.1f}, best {self._best:.1f}"
-        if len(record.mean) > 1:
-            text = f"{len(mean)}/{len(record.mean)} seeds, {text}"
-        else:
-            text += f", eps {record.eps_training[0]:.2f}"
-        if len(record.mean) == 1 and record.train_seconds:
-            rate = record.env_step / max(record.epoch, 1) / record.train_seconds
-            text = f"{text}, {_short(rate)}/s"
+        self._best = max([self._best, *record.mean[~np.isnan(record.mean)].tolist()])
+        text = progress_text(record, self._best)
         self.progress.update(
             self._task, description=f"epoch {record.epoch}", completed=record.epoch, text=text
         )
@@ -74,7 +67,7 @@ class Display:
         for index in range(len(stopped)):
             last = next(r.mean[index] for r in result.history if r.epoch == epoch[index])
             table.add_row(
-                str(index),
+                str(self._first_seed + index),
                 "stopped" if stopped[index] else "budget used",
                 str(epoch[index]),
                 f"{env_step[index]:,}",
@@ -92,6 +85,26 @@ class Display:
         seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
         self.console.print(seconds, highlight=False)
         self.console.print(f"run folder: {run_dir}", highlight=False, soft_wrap=True)
+
+
+def progress_line(record: EpochRecord) -> str:
+    """An epoch in one line, for a run without a display."""
+    return f"epoch {record.epoch}: {progress_text(record)}"
+
+
+def progress_text(record: EpochRecord, best: float | None = None) -> str:
+    """What a test found, in at most 53 characters for one seed."""
+    mean = record.mean[~np.isnan(record.mean)]
+    steps = f"{_short(record.env_step)} steps"
+    if len(record.mean) > 1:
+        text = f"{len(mean)}/{len(record.mean)} seeds, {steps}, median test {np.median(mean):.1f}"
+        return text if best is None else f"{text}, best {best:.1f}"
+    text = f"{steps}, test {mean[0]:.1f}" + (f", best {best:.1f}" if best is not None else "")
+    text += f", eps {record.eps_training[0]:.2f}"
+    if not record.train_seconds:
+        return text
+    rate = record.env_step / max(record.epoch, 1) / record.train_seconds
+    return f"{text}, {_short(rate)}/s"
 
 
 def _short(number: float) -> str:

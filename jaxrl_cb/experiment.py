@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxrl_cb.config import resolve
+from jaxrl_cb.display import progress_line
 from jaxrl_cb.envs import make
+from jaxrl_cb.errors import ConfigTypeError
 from jaxrl_cb.plotting import plot_run
 from jaxrl_cb.run_folder import RunFolder, load_policy
 from jaxrl_cb.schedule import describe
@@ -55,7 +57,8 @@ def train(
         run_dir: folder to write to, new or empty; None writes nothing.
         warm_start: a policy to begin with, or a run folder whose best policy is taken. Its seeds
             are those of the run, or it has one for all. Replay and optimiser begin anew.
-        verbose: whether to print the schedule that follows from the settings.
+        verbose: whether to print the schedule that follows from the settings, and a line per epoch
+            (the latter only without `on_epoch`).
         on_start: called with the trainer before it compiles anything.
         on_epoch: called with each test record, epoch 0 included.
         **config: any setting by name, see `jaxrl_cb.config`: ``batch_size=64``, ``n_step=3``.
@@ -76,6 +79,8 @@ def train(
     loggers = [x for x in (folder, logger) if x is not None]
     logger = LoggerList(loggers) if len(loggers) > 1 else [*loggers, NullLogger()][0]
     trainer = Trainer(learner, settings.trainer, callbacks, logger)
+    if isinstance(warm_start, TrainResult):
+        raise ConfigTypeError("warm_start is a result; write result.best_policy or result.policy")
     if warm_start is not None:
         begins_with = warm_start if isinstance(warm_start, Policy) else load_policy(warm_start)
         trainer.warm_start(begins_with)
@@ -83,23 +88,20 @@ def train(
         folder.start(env_id, algorithm, settings, str(trainer.callbacks))
     if verbose:
         print(describe(learner, settings.trainer), flush=True)  # noqa: T201
+        on_epoch = on_epoch or (lambda record: print(progress_line(record), flush=True))  # noqa: T201
     if on_start:
         on_start(trainer)
     interrupted = False
-    with _deferred_interrupt() as was_interrupted:
+    with _deferred_interrupt() as was_interrupted, _kept(trainer, folder):
         for record in trainer.epochs():
             if on_epoch:
                 on_epoch(record)
             interrupted = was_interrupted()
             if interrupted:
                 break
-        result = trainer.result()
-        if folder:
-            folder.finish(result)
-            plot_run(folder.path)
     if interrupted and not hasattr(builtins, "get_ipython"):
-        raise KeyboardInterrupt
-    return result
+        raise KeyboardInterrupt(f"what was done is in {folder.path}" if folder else "")
+    return trainer.result()
 
 
 def evaluate(
@@ -120,6 +122,17 @@ def evaluate(
     returns = play(policy, make(env), episodes=episodes, seed=seed, epsilon=epsilon)
     mean, std = returns.mean(axis=1, dtype=np.float64), returns.std(axis=1, dtype=np.float64)
     return (mean.item(), std.item()) if policy.num_seeds == 1 else (mean, std)
+
+
+@contextlib.contextmanager
+def _kept(trainer: Trainer, folder: RunFolder | None) -> Iterator[None]:
+    """Writes the policies in the end, also when a callback raises once a test was made."""
+    try:
+        yield
+    finally:
+        if folder and trainer.progress.history:
+            folder.finish(trainer.result())
+            plot_run(folder.path)
 
 
 @contextlib.contextmanager

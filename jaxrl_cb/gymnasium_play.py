@@ -1,6 +1,7 @@
 """Policies in the environments of Gymnasium, which has the classic tasks under the same names."""
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -16,15 +17,11 @@ def make_gymnasium(env_id: str, **settings: Any) -> Any:
 
     Raises:
         ConfigError: it has none.
-        MissingPackageError: it needs a package that is not installed, with the line to install it.
     """
     gymnasium = importlib.import_module("gymnasium")
     if env_id not in gymnasium.registry:
         raise ConfigError(f"Gymnasium has no environment {env_id!r}")
-    try:
-        return gymnasium.make(env_id, **settings)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise MissingPackageError(f"{error}; pip install 'jaxrl-cb[render]'") from error
+    return gymnasium.make(env_id, **settings)
 
 
 def play_gymnasium(
@@ -60,7 +57,16 @@ def play_gymnasium(
 
 
 def gymnasium_frames(policy: Policy, env_id: str, *, episodes: int, seed: int) -> Iterator[Any]:
-    """Pictures [height, width, 3] uint8 of greedy episodes, drawn by Gymnasium."""
+    """Pictures [height, width, 3] uint8 of greedy episodes, drawn by Gymnasium.
+
+    Raises:
+        MissingPackageError: pygame is not installed, with the line that installs it.
+    """
+    if importlib.util.find_spec("pygame") is None:
+        raise MissingPackageError(
+            f"{env_id} is drawn by pygame, which is not installed: pip install 'jaxrl-cb[render]', "
+            "or in a checkout pip install '.[render]'"
+        )
     for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame is to open neither
         os.environ.setdefault(driver, "dummy")
     env = make_gymnasium(env_id, render_mode="rgb_array")

@@ -55,6 +55,8 @@ def render_gif(
     """
     from PIL import Image
 
+    if path.suffix.lower() != ".gif":
+        raise ConfigError(f"output={str(path)!r} is not a .gif, the only kind that is written")
     spec = environment.spec
     if spec.id in DRAWN_BY_GYMNASIUM:
         frames = gymnasium_frames(policy, spec.id, episodes=episodes, seed=seed)

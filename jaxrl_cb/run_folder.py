@@ -45,6 +45,9 @@ class RunFolder:
     def write(self, step_type: str, step: int, data: Mapping[str, Any]) -> None:
         """Appends one row; numbers that are not finite become null."""
         row = {"step_type": step_type, "step": step, **data}
+        for name, value in row.items():
+            if not isinstance(value, str | int | float | bool | list | tuple | dict | None):
+                row[name] = np.asarray(value).tolist()
         with (self.path / "metrics.jsonl").open("a") as metrics:
             metrics.write(json.dumps(_finite(row), allow_nan=False) + "\n")
 

@@ -766,6 +766,14 @@ def test_a_function_is_named_in_a_note_and_in_a_wrong_answer():
         hooks(stop=nothing).ask(0, 3, 0.0)
 
 
+def test_functions_of_another_signature_are_refused_at_once():
+    with pytest.raises(TypeError, match=r"called as .*\(epoch, env_step, context\)"):
+        TrainerCallbacks(epoch_train_callback=nothing)
+    with pytest.raises(TypeError, match=r"called as .*\(mean_rewards, context\)"):
+        TrainerCallbacks(epoch_stop_callback=[named_function])
+    assert len(TrainerCallbacks(lambda *given: None).lists()[0]) == 1
+
+
 def nothing(mean_rewards, context):
     return None
 

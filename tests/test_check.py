@@ -69,7 +69,13 @@ def step_of_numpy(key, state, action):
     return state, obs, float(np.random.default_rng().random()), *rest
 
 
+def reset_of_numpy(key):
+    state, obs = reset(key)
+    return state, obs + np.random.default_rng().random(2).astype(np.float32)
+
+
 FAULTS = {
+    "gave two results": lambda: made(reset=reset_of_numpy),
     "reset uses a random key twice": lambda: made(reset=reset_by_one_key),
     "step uses a random key twice": lambda: made(step=step_by_one_key),
     "were terminated there": lambda: made(step=step_that_terminates_at_the_limit),
@@ -88,6 +94,34 @@ def test_a_fault_is_named(words):
     with pytest.raises(UnsupportedEnvError, match=words) as caught:
         check_environment(FAULTS[words]())
     assert "custom" in str(caught.value)
+
+
+def test_a_key_reused_by_the_reset_is_not_said_of_the_step_too():
+    with pytest.raises(UnsupportedEnvError) as caught:
+        check_environment(made(reset=reset_by_one_key))
+    assert "step uses" not in str(caught.value)
+
+
+def test_mistakes_in_the_functions_are_told_in_words():
+    with pytest.raises(UnsupportedEnvError, match=r"reset is called as reset\(key\)"):
+        made(reset=step, step=reset)
+    with pytest.raises(UnsupportedEnvError, match=r"step is called as step\(key, state, action\)"):
+        made(step=lambda state, action: None)
+
+    def turned(key, state, action):
+        state, obs, *rest = step(key, state, action)
+        return obs, state, *rest
+
+    with pytest.raises(UnsupportedEnvError, match="in this order"):
+        made(step=turned)
+
+    def branches(key, state, action):
+        return step(key, state, 1 if action == 0 else 0)
+
+    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+        made(step=branches)
+    assert any("jnp.where" in note for note in caught.value.__notes__)
+    assert repr(made()) == "Environment('custom')"
 
 
 def test_what_is_right_passes():

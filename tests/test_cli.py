@@ -96,7 +96,10 @@ def test_render_writes_an_animation(run, tmp_path):
         assert animation.size == (600, 400)
     num_frames = int(done.stdout.split("(")[1].split()[0])
     assert 9 <= num_frames <= 501
-    assert cli("render", folder, "--index", 1).returncode == 2
+    for wrong in (["--index", 1], ["-o", "policy.mp4"]):
+        done = cli("render", folder, *wrong)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
 
 
 def test_several_runs_are_compared_in_one_picture(run, tmp_path):
@@ -152,6 +155,7 @@ def test_config_of_another_run_gives_the_same_run(run, tmp_path):
         (["train", "Pendulum-v1"], "Discrete one, as these have: CartPole-v1"),
         (["train", "MNISTBandit-bsuite"], "download"),
         (["train", "CartPole-v1", "--leraning-rate", "1"], "did you mean --learning-rate"),
+        (["train", "CartPole-v1", "--lr", "1"], "did you mean --learning-rate"),
         (["train", "CartPole-v1", "--num-envs", "many"], "num-envs"),
         (["train", "CartPole-v1", "--num-envs", "0"], "num_envs=0"),
         (["train", "CartPole-v1", "--buffer-size", "100001"], "use 1"),
@@ -164,7 +168,7 @@ def test_config_of_another_run_gives_the_same_run(run, tmp_path):
         (["render", "/nowhere"], "config.json"),
         (["train", "CartPole-v1", "--warm-start", "/nowhere"], "config.json"),
         (["evaluate", "/nowhere", "--which", "first"], "best"),
-        (["watch"], "watch"),
+        (["watch"], "there are train, evaluate, plot"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, words, tmp_path):

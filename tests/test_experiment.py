@@ -248,3 +248,40 @@ def test_a_second_train_with_other_numbers_compiles_nothing(tmp_path, compiles):
     result = jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "second", **{**base, **other})
     assert result.epoch == 3
     assert compiles() == 0
+
+
+class FailsLater(EpochTrainCallback):
+    def callback(self, epoch, env_step, context):
+        context.logger.write(
+            "mine/env_step", env_step, {"array": np.arange(3), "one": np.float32(2)}
+        )
+        if epoch == 2:
+            raise RuntimeError("boom")
+
+
+def test_a_callback_that_raises_leaves_the_policies_of_what_was_done(tmp_path):
+    callbacks = TrainerCallbacks(epoch_train_callback=FailsLater())
+    with pytest.raises(RuntimeError, match="boom"):
+        jaxrl_cb.train(
+            "CartPole-v1",
+            run_dir=tmp_path / "run",
+            callbacks=callbacks,
+            **{**TINY, "max_epochs": 3},
+        )
+    assert jaxrl_cb.load_policy(tmp_path / "run", "last").num_seeds == 1
+    assert (tmp_path / "run" / "learning_curve.png").is_file()
+    rows = [
+        json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    mine = [row for row in rows if row["step_type"] == "mine/env_step"]
+    assert mine[0]["array"] == [0, 1, 2]
+    assert mine[0]["one"] == 2.0
+
+
+def test_verbose_prints_a_line_per_epoch_unless_something_else_shows_them(capsys):
+    settings = {**TINY, "max_epochs": 1, "verbose": True}
+    jaxrl_cb.train("CartPole-v1", **settings)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[-2:]] == ["epoch 0", "epoch 1"]
+    jaxrl_cb.train("CartPole-v1", on_epoch=lambda record: None, **settings)
+    assert "epoch 1:" not in capsys.readouterr().out

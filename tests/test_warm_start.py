@@ -75,6 +75,13 @@ def test_what_does_not_fit_is_refused_by_name(donor):
         begun(donor.policy)
 
 
+def test_a_result_is_not_a_policy(donor):
+    with pytest.raises(TypeError, match=r"result\.best_policy"):
+        begun(donor)
+    assert repr(donor).startswith("TrainResult('CartPole-v1', stopped=[False False], epoch=[1 1]")
+    assert len(repr(donor)) < 300
+
+
 def test_it_comes_before_the_run(donor):
     from test_trainer import cartpole
 

@@ -71,10 +71,15 @@ def _purity(environment: Environment) -> Iterator[str]:
             "their arguments (no counters, no attributes that change, no NumPy random numbers)"
         )
         return
-    program = jax.jit(once)
-    results = [[np.asarray(x).tobytes() for x in jax.tree.leaves(program(*inputs))] for _ in "12"]
+    results = []
+    for _ in range(2):  # traced anew: what another source of randomness gave became a constant
+        leaves = jax.tree.leaves(jax.jit(lambda *x: once(*x))(*inputs))
+        results.append([np.asarray(leaf).tobytes() for leaf in leaves])
     if results[0] != results[1]:
-        yield "the same key and action gave two results; draw all randomness from the keys"
+        yield (
+            "the same key and action gave two results; draw all randomness from the keys (no NumPy "
+            "random numbers, in reset or in step)"
+        )
 
 
 def _keys(environment: Environment) -> Iterator[str]:
@@ -102,6 +107,7 @@ def _keys(environment: Environment) -> Iterator[str]:
                 f"{name} uses a random key twice, so that draws depend on each other; split the "
                 "key and use each part once"
             )
+            return  # a step holds a reset
 
 
 def _play(environment: Environment, num_envs: int, num_steps: int) -> Played:

@@ -1,6 +1,7 @@
 """What an environment is to the rest of the library: a specification and two pure functions."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -73,6 +74,9 @@ class Environment:
         """`step` of E environments side by side; `ENV_AXIS` names the axis between them."""
         return jax.vmap(self.step, axis_name=ENV_AXIS)(keys_step, keys_reset, states, actions)
 
+    def __repr__(self) -> str:
+        return f"Environment({self.spec.id!r})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Environment) and self.cache_key == other.cache_key
 
@@ -129,10 +133,13 @@ def functional(
     check_int("num_actions", num_actions, 1)
     if time_limit is not None:
         check_int("time_limit", time_limit, 1)
+    _check_signature(id, "reset", reset, ("key",))
+    _check_signature(id, "step", step, ("key", "state", "action"))
     _, obs = _shapes(reset)
     if not hasattr(obs, "shape"):
         raise UnsupportedEnvError(
-            f"environment {id!r}: the observation is a {type(obs).__name__}; it must be one array"
+            f"environment {id!r}: the observation is a {type(obs).__name__}; it must be one array "
+            "(reset gives (state, obs), in this order)"
         )
     spec = EnvSpec(
         *(id, tuple(obs.shape), obs.dtype.name, num_actions, time_limit, reward_threshold),
@@ -219,8 +226,27 @@ def checked(
         states, _ = environment.reset_all(keys)
         return environment.step_all(keys, keys, states, jnp.zeros((1,), jnp.int32))
 
-    jax.eval_shape(once, jax.eval_shape(lambda: jax.random.key(0)))
+    try:
+        jax.eval_shape(once, jax.eval_shape(lambda: jax.random.key(0)))
+    except jax.errors.TracerBoolConversionError as error:
+        error.add_note(
+            f"environment {spec.id!r}: `if`, `and` and `while` cannot look at what is computed; "
+            "write jnp.where(condition, yes, no), `&` or jax.lax.cond"
+        )
+        raise
     return environment
+
+
+def _check_signature(env_id: str, name: str, function: Any, parameters: tuple[str, ...]) -> None:
+    try:
+        inspect.signature(function).bind(*parameters)
+    except TypeError as error:
+        raise UnsupportedEnvError(
+            f"environment {env_id!r}: {name} is called as {name}({', '.join(parameters)}), but: "
+            f"{error}"
+        ) from error
+    except ValueError:  # it has no signature to look at
+        pass
 
 
 def strong(tree: PyTree) -> PyTree:
@@ -237,7 +263,8 @@ def _matched(env_id: str, what: str, new: PyTree, like: PyTree) -> PyTree:
     if jax.tree.structure(new) != jax.tree.structure(like):
         raise UnsupportedEnvError(
             f"environment {env_id!r}: the {what} has the structure {jax.tree.structure(new)} after "
-            f"a step but {jax.tree.structure(like)} after a reset; make both the same"
+            f"a step but {jax.tree.structure(like)} after a reset; make both the same (reset gives "
+            "(state, obs), step (state, obs, reward, terminated, truncated), in this order)"
         )
 
     def leaf(path, new, old):

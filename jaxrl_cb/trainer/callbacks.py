@@ -104,9 +104,19 @@ class EpochStopCallback(Callback):
 class _Function:
     """A plain function in a callback's place. It is shared by all seeds, as it has no copies."""
 
+    parameters = ("epoch", "env_step", "context")
+
     def __init__(self, function: Callable[..., Any]):
         self._function = function
         self.name = getattr(function, "__qualname__", type(function).__name__)
+        try:
+            inspect.signature(function).bind(*self.parameters)
+        except TypeError as error:
+            raise CallbackTypeError(
+                f"{self.name} is called as {self.name}({', '.join(self.parameters)}), but: {error}"
+            ) from error
+        except ValueError:  # it has no signature to look at
+            pass
 
     def _tostring_excludes(self) -> list[str]:
         return ["_function"]  # its text holds an address
@@ -128,6 +138,8 @@ class EpochTestCallbackFunction(_Function, EpochTestCallback):
 
 class EpochStopCallbackFunction(_Function, EpochStopCallback):
     """Asks ``function(mean_rewards, context)`` after each test."""
+
+    parameters = ("mean_rewards", "context")
 
 
 FUNCTIONS = (EpochTrainCallbackFunction, EpochTestCallbackFunction, EpochStopCallbackFunction)

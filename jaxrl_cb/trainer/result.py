@@ -14,7 +14,7 @@ from jaxrl_cb.trainer.progress import Progress, per_seed
 from jaxrl_cb.types import TrainState
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrainResult:
     """Result of a run. "Per seed" means a Python value for one seed, an array [S] for more.
 
@@ -44,6 +44,11 @@ class TrainResult:
     state: TrainState
     callbacks: list[EpochStopCallback | list[EpochStopCallback] | None]
     seconds: dict[str, float]
+
+    def __repr__(self) -> str:
+        names = ("stopped", "epoch", "env_step", "best_score", "best_epoch")
+        facts = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        return f"TrainResult({self.policy.spec.id!r}, {facts})"
 
 
 def make_result(

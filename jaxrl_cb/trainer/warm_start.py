@@ -29,9 +29,10 @@ def fitting_params(policy: Policy, learner: ReplayLearner, num_seeds: int) -> li
     for name in sorted(needed.keys() | given.keys()):
         if needed.get(name) != given.get(name):
             raise ConfigError(
-                f"warm_start does not fit: its parameter {name} has the shape {given.get(name)}, "
-                f"the network's {needed.get(name)}; train with the same environment, hidden_sizes, "
-                "layer_norm and dueling"
+                f"warm_start does not fit: its parameter {name} has the shape "
+                f"{given.get(name, 'of none')}, the network's {needed.get(name, 'is not there')}; "
+                "train with the same environment, hidden_sizes, layer_norm, dueling and "
+                "normalize_obs"
             )
     return [to_numpy(policy[index % policy.num_seeds].params) for index in range(num_seeds)]
 
