@@ -144,8 +144,8 @@ def main() -> None:
             break
         rng = random.Random(f"{arguments.env} {arguments.search_seed} {number}")
         settings = draw(space, rng, fixed, rows)
-        if number == 0:  # a preset that stands already is the first to beat
-            settings |= {**PRESETS.get((arguments.env, "dqn"), {}), **fixed}
+        if number == 0 and (arguments.env, "dqn") in PRESETS:  # the first to beat
+            settings = {**PRESETS[arguments.env, "dqn"], **fixed}
         results: list[dict] = []
         for seed in arguments.seeds:
             results.append(run(arguments.env, settings, seed))

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl_cb.envs import check_environment
+    from jaxrl_cb.env_check import check_environment
     from jaxrl_cb.experiment import evaluate, train
     from jaxrl_cb.run_folder import load_policy
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "check_environment", "evaluate", "load_policy", "train"]
 
 _HOMES = {
-    "check_environment": "jaxrl_cb.envs",
+    "check_environment": "jaxrl_cb.env_check",
     "evaluate": "jaxrl_cb.experiment",
     "load_policy": "jaxrl_cb.run_folder",
     "train": "jaxrl_cb.experiment",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import jaxrl_cb
-from jaxrl_cb.envs import check_environment, functional
+from jaxrl_cb.env_check import check_environment
+from jaxrl_cb.envs import functional
 from jaxrl_cb.errors import UnsupportedEnvError
 
 LIMIT = 12

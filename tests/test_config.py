@@ -22,7 +22,7 @@ def test_unknown_setting_suggests_the_nearest():
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 7, 16, 48, 60, 1000, 4096, 16384])
-@pytest.mark.parametrize("env", [None, *{env for env, _ in PRESETS}])
+@pytest.mark.parametrize("env", [None, *sorted({env for env, _ in PRESETS})])
 def test_any_number_of_environments_runs_alone(env, num_envs):
     config = resolve(env, "dqn", {"num_envs": num_envs})
     assert config.trainer.epoch_num_steps % num_envs == 0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxrl_cb.algorithms import DQN
+from jaxrl_cb.env_check import check_environment
 from jaxrl_cb.envs import (
     action_repeat,
-    check_environment,
     clip_reward,
     frame_stack,
     functional,

@@ -1,6 +1,5 @@
 """Environments behind one interface; `make` accepts all that a user may have."""
 
-from jaxrl_cb.envs.check import check_environment
 from jaxrl_cb.envs.environment import Environment, EnvSpec, functional
 from jaxrl_cb.envs.make import make
 from jaxrl_cb.envs.wrappers import (
@@ -17,7 +16,6 @@ __all__ = [
     "EnvSpec",
     "Environment",
     "action_repeat",
-    "check_environment",
     "clip_reward",
     "frame_stack",
     "functional",

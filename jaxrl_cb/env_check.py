@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_cb.checks import check_int
-from jaxrl_cb.envs.environment import Environment
-from jaxrl_cb.envs.make import make
+from jaxrl_cb.envs import Environment, make
 from jaxrl_cb.errors import UnsupportedEnvError
 from jaxrl_cb.types import Array, EnvStep, PyTree
 
