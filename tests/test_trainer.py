@@ -1633,6 +1633,27 @@ def test_an_error_of_a_callback_comes_out_as_it_is(error):
     assert [record.epoch for record in failing.context.history] == [0, 1]
 
 
+class FailsOnce(EpochTestCallback):
+    """Raises in one epoch, the first time."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def callback(self, epoch, env_step, context):
+        if epoch == self.epoch:
+            self.epoch = None
+            raise KeyError("mine")
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 3])
+def test_a_run_goes_on_with_the_test_whose_callback_raised(epoch, plain):
+    run = trainer(test=FailsOnce(epoch))
+    with pytest.raises(KeyError, match="mine"):
+        run.run()
+    assert [record.epoch for record in run.context.history] == list(range(epoch))
+    assert_same_run(run.run(), plain)
+
+
 # --- lengths ---
 
 

@@ -73,6 +73,7 @@ class Trainer:
         self.context, *self._views = self._contexts()
         self._hooks = Hooks(self.callbacks, self.context, self._views)
         self._begins_with: list[PyTree] = []
+        self._untested: tuple[list[ChunkMetrics], float] | None = None
         self._built: Members | None = None
         self._is_running = False
 
@@ -108,7 +109,8 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Whether all seeds have stopped or the epochs are used up."""
-        return self.progress.epoch >= self.params.max_epochs or not self.progress.running
+        is_used_up = self.progress.epoch >= self.params.max_epochs and self._untested is None
+        return is_used_up or not self.progress.running
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
@@ -132,6 +134,15 @@ class Trainer:
             return self._execute_epoch()
 
     def _execute_epoch(self) -> EpochRecord:
+        if self._untested is None:  # else a test callback raised: the epoch still wants its test
+            self._untested = self._train_epoch()
+        record = self._test(*self._untested)
+        self._untested = None
+        self._ask_to_stop(record)
+        return record
+
+    def _train_epoch(self) -> tuple[list[ChunkMetrics], float]:
+        """Trains for an epoch; gives its metrics and the seconds of its chunks."""
         progress = self.progress
         progress.begin_epoch()
         progress.show(self.context, self._views)
@@ -142,11 +153,8 @@ class Trainer:
             raise
         started = time.perf_counter()
         metrics = self._run_chunks()
-        train_seconds = time.perf_counter() - started
         progress.env_step += self.params.epoch_num_steps
-        record = self._test(metrics, train_seconds)
-        self._ask_to_stop(record)
-        return record
+        return metrics, time.perf_counter() - started
 
     def _run_chunks(self) -> list[ChunkMetrics]:
         parts = [self._members.run_chunk(length) for length in self._chunks]
@@ -199,6 +207,7 @@ class Trainer:
         """Puts this trainer where another one with the same learner and parameters was."""
         if self._built is None:
             self._build()
+        self._untested = None
         self.progress = copy.deepcopy(snapshot.progress)
         self._members.restore(snapshot.states, self.progress.running)
         self._hooks.load_state_dict(snapshot.callbacks)
