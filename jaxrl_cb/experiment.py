@@ -91,17 +91,18 @@ def train(
         on_epoch = on_epoch or (lambda record: print(progress_line(record), flush=True))  # noqa: T201
     if on_start:
         on_start(trainer)
-    interrupted = False
-    with _deferred_interrupt() as was_interrupted, _kept(trainer, folder):
-        for record in trainer.epochs():
-            if on_epoch:
-                on_epoch(record)
-            interrupted = was_interrupted()
-            if interrupted:
-                break
+    with _deferred_interrupt() as was_interrupted:
+        try:
+            _run(trainer, on_epoch, was_interrupted)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the error that came first is the one to tell
+                _keep(trainer, folder)
+            raise
+        result = _keep(trainer, folder)
+        interrupted = was_interrupted()
     if interrupted and not hasattr(builtins, "get_ipython"):
         raise KeyboardInterrupt(f"what was done is in {folder.path}" if folder else "")
-    return trainer.result()
+    return result
 
 
 def evaluate(
@@ -124,15 +125,25 @@ def evaluate(
     return (mean.item(), std.item()) if policy.num_seeds == 1 else (mean, std)
 
 
-@contextlib.contextmanager
-def _kept(trainer: Trainer, folder: RunFolder | None) -> Iterator[None]:
-    """Writes the policies in the end, also when a callback raises once a test was made."""
-    try:
-        yield
-    finally:
-        if folder and trainer.progress.history:
-            folder.finish(trainer.result())
-            plot_run(folder.path)
+def _run(
+    trainer: Trainer,
+    on_epoch: Callable[[EpochRecord], None] | None,
+    was_interrupted: Callable[[], bool],
+) -> None:
+    for record in trainer.epochs():
+        if on_epoch:
+            on_epoch(record)
+        if was_interrupted():
+            break
+
+
+def _keep(trainer: Trainer, folder: RunFolder | None) -> TrainResult:
+    """The result so far, its policies and its picture written to the folder."""
+    result = trainer.result()
+    if folder:
+        folder.finish(result)
+        plot_run(folder.path)
+    return result
 
 
 @contextlib.contextmanager

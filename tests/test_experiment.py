@@ -278,6 +278,19 @@ def test_a_callback_that_raises_leaves_the_policies_of_what_was_done(tmp_path):
     assert mine[0]["one"] == 2.0
 
 
+def test_a_failing_save_does_not_hide_the_error_that_came_first(tmp_path, monkeypatch):
+    def full(self, result):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(RunFolder, "finish", full)
+    callbacks = TrainerCallbacks(epoch_train_callback=FailsLater())
+    with pytest.raises(RuntimeError, match="boom") as caught:
+        jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "a", callbacks=callbacks, **TINY)
+    assert caught.value.__notes__ == ["FailsLater.callback, epoch 2"]
+    with pytest.raises(OSError, match="disk full"):
+        jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "b", **TINY)
+
+
 def test_verbose_prints_a_line_per_epoch_unless_something_else_shows_them(capsys):
     settings = {**TINY, "max_epochs": 1, "verbose": True}
     jaxrl_cb.train("CartPole-v1", **settings)
