@@ -1,6 +1,7 @@
 """The command line ``jaxrl-cb``: parsing, exit codes and one-line errors.
 
-Exit codes: 0 done (also when the budget ends unsolved), 2 wrong input, 130 after Ctrl-C.
+Exit codes: 0 done (also when the budget ends unsolved), 2 wrong input or a folder that cannot be
+used, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import inspect
 import io
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypedDict
 
@@ -16,9 +18,11 @@ import tyro
 
 from jaxrl_cb import __version__, commands
 from jaxrl_cb.errors import ConfigError, JaxrlError
+from jaxrl_cb.signals import Terminated, leave_at_once
 
 COMMANDS = (
     commands.train,
+    commands.resume,
     commands.evaluate,
     commands.plot,
     commands.render,
@@ -29,17 +33,26 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _warn
     try:
         if arguments in (["--version"], ["-V"]):
             print(__version__)
         else:
             _parsed(arguments)()
-    except KeyboardInterrupt:
-        print("jaxrl-cb: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, Terminated) as error:
+        words = error.message if isinstance(error, Terminated) else str(error)
+        print(f"jaxrl-cb: interrupted{words and f'; {words}'}", file=sys.stderr, flush=True)
+        code = 143 if isinstance(error, Terminated) else 130
+        if getattr(error, "is_dropped", False):  # its computation still runs; nobody wants it
+            leave_at_once(code)
+        sys.exit(code)
     except (JaxrlError, OSError) as error:
         print(f"jaxrl-cb: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"jaxrl-cb: warning: {message}", file=sys.stderr)
 
 
 def _parsed(arguments: list[str]) -> Callable[[], None]:

@@ -1,7 +1,6 @@
 """What the subcommands of ``jaxrl-cb`` do; their signatures are its flags."""
 
 import json as jsonlib
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxrl_cb.checks import check_int
-from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.errors import CheckpointNotFoundError, ConfigError
 
 Output = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
 
@@ -21,6 +20,8 @@ def train(
     settings: dict[str, Any],
     algorithm: str = "dqn",
     run_dir: Path | None = None,
+    resume: Literal["never", "auto", "must"] = "never",
+    checkpoint_every: int | None = None,
     stop_at: str = "threshold",
     config: Path | None = None,
     warm_start: Path | None = None,
@@ -36,6 +37,10 @@ def train(
         settings: those that were given.
         algorithm: dqn.
         run_dir: folder to write to; by default one under runs/ with the time in its name.
+        resume: "never" wants a new or an empty folder; "auto" goes on from the newest good
+            checkpoint of --run-dir or starts anew; "must" only goes on.
+        checkpoint_every: epochs from one checkpoint to the next; by default one is written when 10
+            seconds have passed since the last.
         stop_at: "threshold" stops at the environment's own (if it has one), confirmed on 100 fresh
             episodes; a number at that return; "never" uses up the budget.
         config: config.json of another run, whose settings are taken; flags override them.
@@ -44,23 +49,64 @@ def train(
             max_steps_in_episode 200.
     """
     from jaxrl_cb.config import load_config
-    from jaxrl_cb.display import Display
-    from jaxrl_cb.experiment import train
 
     named = load_config(config.read_text())[2] if config else {}
     named |= settings | ({"env_kwargs": env_kwargs} if env_kwargs else {})
     if run_dir is None:
+        if resume != "never":
+            raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         run_dir = Path("runs") / f"{env}__{algorithm}__{named.get('seed', 0)}__{stamp}"
-    callbacks = _stop_callbacks(stop_at, env, named.get("env_kwargs"))
-    try:
-        with Display() as display:
-            hooks: Any = {"on_epoch": display.on_epoch, "on_start": display.on_start}
-            hooks |= {"callbacks": callbacks, "run_dir": run_dir, "warm_start": warm_start}
-            result = train(env, algorithm, **hooks, **named)
-    except KeyboardInterrupt:
-        print(f"jaxrl-cb: what was done is in {run_dir}", file=sys.stderr)
-        raise
+    options = {"resume": resume, "checkpoint_every": checkpoint_every, "warm_start": warm_start}
+    _train(env, algorithm, run_dir, stop_at, options | named)
+
+
+def resume(
+    run_dir: Positional[Path], max_epochs: int | None = None, checkpoint_every: int | None = None
+) -> None:
+    """Go on with a run that was interrupted or killed, or is to have more epochs.
+
+    Args:
+        run_dir: the run folder.
+        max_epochs: epochs in all; by default as many as the run was to have.
+        checkpoint_every: epochs from one checkpoint to the next; by default as before.
+    """
+    from jaxrl_cb.config import load_config
+
+    if not (run_dir / "config.json").is_file():
+        raise CheckpointNotFoundError(f"{str(run_dir)!r} has no run to resume (no config.json)")
+    env, algorithm, named = load_config((run_dir / "config.json").read_text())
+    if env is None or not (run_dir / COMMAND).is_file():
+        raise ConfigError(
+            f"the run in {str(run_dir)!r} was begun in Python, with callbacks or an environment "
+            "that only that program has; there jaxrl_cb.train(..., resume='must') goes on with it"
+        )
+    before = jsonlib.loads((run_dir / COMMAND).read_text())
+    named |= {} if max_epochs is None else {"max_epochs": max_epochs}
+    every = before["checkpoint_every"] if checkpoint_every is None else checkpoint_every
+    options = {"resume": "must", "checkpoint_every": every, **named}
+    _train(env, algorithm, run_dir, before["stop_at"], options)
+
+
+COMMAND = "command.json"
+"""What the command line adds to a run's settings, for `resume`."""
+
+
+def _train(env: str, algorithm: str, run_dir: Path, stop_at: str, options: dict[str, Any]) -> None:
+    from jaxrl_cb.display import Display
+    from jaxrl_cb.experiment import train
+    from jaxrl_cb.run_files import replace
+
+    callbacks = _stop_callbacks(stop_at, env, options.get("env_kwargs"))
+    command = {"stop_at": stop_at, "checkpoint_every": options["checkpoint_every"]}
+    with Display() as display:
+
+        def on_start(trainer: Any) -> None:
+            replace(run_dir / COMMAND, lambda path: path.write_text(jsonlib.dumps(command) + "\n"))
+            display.on_start(trainer)
+
+        hooks: Any = {"on_epoch": display.on_epoch, "on_start": on_start}
+        result = train(env, algorithm, callbacks=callbacks, run_dir=run_dir, **hooks, **options)
     display.summary(result, run_dir)
 
 

@@ -42,6 +42,7 @@ class Display:
     def on_start(self, trainer: Trainer) -> None:
         """Learns how long the run may be."""
         self._first_seed = trainer.params.seed
+        self._best = float(np.max(trainer.context.best_score))
         self.progress.update(
             self._task, description="compiling", total=trainer.params.max_epochs or 1
         )

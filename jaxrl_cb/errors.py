@@ -44,6 +44,38 @@ class RunFolderError(JaxrlError, ValueError):
     """A run folder is missing, not empty, or not one of ours."""
 
 
+class RunLockedError(RunFolderError):
+    """Another process writes to the run folder."""
+
+
+class RunWriteError(RunFolderError, OSError):
+    """Something could not be written to the run folder: full, read-only or gone."""
+
+
+class CheckpointError(RunFolderError):
+    """Base class of what can be wrong with a checkpoint."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """There is no checkpoint where one has to be."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """A checkpoint is incomplete, or its bytes are not those that were written."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """A checkpoint is of another run: other settings, environment, callbacks, shapes or dtypes."""
+
+
+class CheckpointVersionError(CheckpointError):
+    """A checkpoint was written by a later version of this library."""
+
+
+class CheckpointWriteError(CheckpointError, RunWriteError):
+    """A checkpoint could not be written; older ones are as they were."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the nearest known name, or an empty string."""
     lowered = {candidate.lower(): candidate for candidate in known}

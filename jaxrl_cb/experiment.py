@@ -4,19 +4,21 @@ import builtins
 import contextlib
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jaxrl_cb.checks import check_choice
 from jaxrl_cb.config import resolve
 from jaxrl_cb.display import progress_line
 from jaxrl_cb.envs import make
-from jaxrl_cb.errors import ConfigTypeError
+from jaxrl_cb.errors import ConfigError, ConfigTypeError
 from jaxrl_cb.plotting import plot_run
 from jaxrl_cb.run_folder import RunFolder, load_policy
 from jaxrl_cb.schedule import describe
+from jaxrl_cb.signals import SignalGuard
 from jaxrl_cb.trainer import (
     EpochRecord,
     Logger,
@@ -27,6 +29,7 @@ from jaxrl_cb.trainer import (
     TrainerCallbacks,
     TrainResult,
 )
+from jaxrl_cb.trainer.checkpointer import RESUME, Checkpointer
 from jaxrl_cb.trainer.evaluate import play
 
 
@@ -39,6 +42,8 @@ def train(
     callbacks: TrainerCallbacks | None = None,
     logger: Logger | None = None,
     run_dir: Any = None,
+    resume: str = "never",
+    checkpoint_every: int | None = None,
     warm_start: Policy | str | os.PathLike[str] | None = None,
     verbose: bool = True,
     on_start: Callable[[Trainer], None] | None = None,
@@ -54,7 +59,13 @@ def train(
         num_seeds: runs trained together, with seeds ``seed``, ``seed + 1``, ...
         callbacks: what to call between epochs; only callbacks stop a run early.
         logger: anything with ``write(step_type, step, data)``.
-        run_dir: folder to write to, new or empty; None writes nothing.
+        run_dir: folder to write to; None writes nothing.
+        resume: "never" wants a new or an empty `run_dir`; "auto" goes on from its newest good
+            checkpoint, or starts anew where there is none; "must" refuses to. A resumed run is
+            bit for bit the run that was not interrupted; it may have other `max_epochs`.
+        checkpoint_every: epochs from one checkpoint to the next; None writes one at the end of an
+            epoch when 10 s have passed since the last (or the epoch took over 5 s). The end of the
+            run is always saved.
         warm_start: a policy to begin with, or a run folder whose best policy is taken. Its seeds
             are those of the run, or it has one for all. Replay and optimiser begin anew.
         verbose: whether to print the schedule that follows from the settings, and a line per epoch
@@ -68,12 +79,20 @@ def train(
 
     Raises:
         ConfigError: a setting that does not exist or cannot work, before anything is compiled.
-        KeyboardInterrupt: after Ctrl-C, at the end of the epoch; a second Ctrl-C comes at once.
-            In a notebook the first one returns the result so far instead.
+        RunFolderError: the folder is not empty, in use, or cannot be resumed or written to; see
+            `jaxrl_cb.errors` for each kind.
+        KeyboardInterrupt: after Ctrl-C, at the end of the epoch, when all is saved; a second Ctrl-C
+            comes at once. In a notebook the first one returns the result so far instead.
+        SystemExit: after SIGTERM, likewise, with code 143. Signals are handled in the main thread
+            only. An epoch is not waited for if the one before took more than 5 s and there is a
+            `run_dir`: then what was saved at its start is what there is.
     """
     env_id = env if isinstance(env, str) else None
     settings = resolve(env_id, algorithm, {"seed": seed, "num_seeds": num_seeds, **config})
-    folder = RunFolder(run_dir) if run_dir is not None else None
+    check_choice("resume", resume, RESUME)
+    if run_dir is None and (resume != "never" or checkpoint_every is not None):
+        raise ConfigError("resume and checkpoint_every need a run_dir, where checkpoints are")
+    folder = RunFolder(run_dir, resume) if run_dir is not None else None
     environment = make(env, settings.env.env_kwargs)
     learner = settings.build_learner(environment)
     loggers = [x for x in (folder, logger) if x is not None]
@@ -84,25 +103,28 @@ def train(
     if warm_start is not None:
         begins_with = warm_start if isinstance(warm_start, Policy) else load_policy(warm_start)
         trainer.warm_start(begins_with)
-    if folder:
-        folder.start(env_id, algorithm, settings, str(trainer.callbacks))
     if verbose:
         print(describe(learner, settings.trainer), flush=True)  # noqa: T201
         on_epoch = on_epoch or (lambda record: print(progress_line(record), flush=True))  # noqa: T201
-    if on_start:
-        on_start(trainer)
-    with _deferred_interrupt() as was_interrupted:
-        try:
-            _run(trainer, on_epoch, was_interrupted)
-        except BaseException:
-            with contextlib.suppress(Exception):  # the error that came first is the one to tell
-                _keep(trainer, folder)
-            raise
-        result = _keep(trainer, folder)
-        interrupted = was_interrupted()
-    if interrupted and not hasattr(builtins, "get_ipython"):
-        raise KeyboardInterrupt(f"what was done is in {folder.path}" if folder else "")
-    return result
+    if folder is None:
+        return _train(trainer, None, None, on_start, on_epoch)
+    saver = Checkpointer(
+        *(folder.checkpoints, trainer, checkpoint_every),
+        facts=folder.facts,
+        on_saved=lambda snapshot: folder.save_policies(trainer.result_of(snapshot)),
+    )
+    folder.open(env_id, algorithm, settings, str(trainer.callbacks))
+    try:
+        is_resumed = resume != "never" and saver.restore(resume, folder.accept)
+        folder.start(is_resumed=is_resumed)
+        if verbose and resume != "never":
+            print(_resumed_line(trainer) if is_resumed else NOT_RESUMED, flush=True)  # noqa: T201
+        return _train(trainer, folder, saver, on_start, on_epoch)
+    finally:
+        folder.close()
+
+
+NOT_RESUMED = "there is no good checkpoint: the run starts anew"
 
 
 def evaluate(
@@ -125,15 +147,56 @@ def evaluate(
     return (mean.item(), std.item()) if policy.num_seeds == 1 else (mean, std)
 
 
+def _train(
+    trainer: Trainer,
+    folder: RunFolder | None,
+    saver: Checkpointer | None,
+    on_start: Callable[[Trainer], None] | None,
+    on_epoch: Callable[[EpochRecord], None] | None,
+) -> TrainResult:
+    """Runs a trainer to its end, or to a signal, and keeps what it has come to."""
+    in_notebook = hasattr(builtins, "get_ipython")
+    with SignalGuard(may_drop=saver is not None and not in_notebook) as signals:
+        try:
+            if on_start:
+                on_start(trainer)
+            _run(trainer, saver, on_epoch, signals)
+            if saver:
+                saver.finish()
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the error that came first is the one to tell
+                _give_up(trainer, folder, saver, is_dropped=getattr(error, "is_dropped", False))
+            if getattr(error, "is_dropped", False):
+                raise signals.error(_where(folder), is_dropped=True) from None
+            raise
+        result = _keep(trainer, folder)
+    if signals.received and not (in_notebook and signals.received == signal.SIGINT):
+        raise signals.error(_where(folder))
+    return result
+
+
+def _where(folder: RunFolder | None) -> str:
+    if folder is None:
+        return ""
+    return f"saved in {folder.path}; resume='auto' (jaxrl-cb resume {folder.path}) goes on with it"
+
+
 def _run(
     trainer: Trainer,
+    saver: Checkpointer | None,
     on_epoch: Callable[[EpochRecord], None] | None,
-    was_interrupted: Callable[[], bool],
+    signals: SignalGuard,
 ) -> None:
+    started = time.monotonic()
     for record in trainer.epochs():
+        seconds, started = time.monotonic() - started, time.monotonic()
         if on_epoch:
             on_epoch(record)
-        if was_interrupted():
+        if saver:
+            saver.after_epoch(seconds)
+        if record.epoch:  # compilation says nothing of how long an epoch takes
+            signals.epoch_ended(seconds)
+        if signals.received:
             break
 
 
@@ -141,27 +204,23 @@ def _keep(trainer: Trainer, folder: RunFolder | None) -> TrainResult:
     """The result so far, its policies and its picture written to the folder."""
     result = trainer.result()
     if folder:
-        folder.finish(result)
+        folder.save_policies(result)
         plot_run(folder.path)
     return result
 
 
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Lets a first Ctrl-C wait for the epoch's end; off the main thread it does nothing."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag.is_set
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handler(signum, frame):
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-
-    signal.signal(signal.SIGINT, handler)
+def _give_up(
+    trainer: Trainer, folder: RunFolder | None, saver: Checkpointer | None, *, is_dropped: bool
+) -> None:
+    """After an error: lets the save in the background end, and keeps policies if there are."""
     try:
-        yield flag.is_set
+        if saver and not is_dropped:
+            saver.wait()
     finally:
-        signal.signal(signal.SIGINT, previous)
+        if not is_dropped:
+            _keep(trainer, folder)
+
+
+def _resumed_line(trainer: Trainer) -> str:
+    progress = trainer.progress
+    return f"resumed after epoch {progress.epoch} ({progress.env_step:,} environment steps)"

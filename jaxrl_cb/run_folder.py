@@ -1,46 +1,127 @@
 """A run on disk: settings, versions, metrics, policies and a picture. No pickles."""
 
-import importlib.metadata
 import json
 import math
 import os
-import platform
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from jaxrl_cb.config import Config, load_config, resolve
 from jaxrl_cb.envs import EnvSpec
-from jaxrl_cb.errors import ConfigError, RunFolderError
+from jaxrl_cb.errors import (
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    ConfigError,
+    RunFolderError,
+)
+from jaxrl_cb.run_files import Rows, locked, replace, writing
+from jaxrl_cb.trainer.checkpointer import CheckpointWarning
 from jaxrl_cb.trainer.policy import Policy
 from jaxrl_cb.trainer.result import TrainResult
+from jaxrl_cb.versions import changes, versions
 
-PACKAGES = ("jaxrl-cb", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
+LOCK = ".lock"
 
 
 class RunFolder:
-    """Writes a run; it is a logger as well, of one JSON object per row in ``metrics.jsonl``."""
+    """A run's files; it is a logger as well, of one JSON object per row in ``metrics.jsonl``.
 
-    def __init__(self, path: str | os.PathLike[str]):
-        """Raises RunFolderError if there is something in the folder already."""
+    Attributes:
+        path: the folder.
+        checkpoints: the folder of its checkpoints.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], resume: str = "never"):
+        """Makes nothing yet.
+
+        Args:
+            path: the folder, new or empty, or that of the run to resume.
+            resume: "never", "auto" or "must".
+
+        Raises:
+            RunFolderError: there is something else in the folder.
+        """
         self.path = Path(path)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        self.checkpoints = self.path / "checkpoints"
+        self._resume = resume
+        self._facts: dict[str, Any] = {}
+        self._rows = Rows(self.path / "metrics.jsonl")
+        self._lock: int | None = None
+        self._check()
+
+    def _check(self) -> None:
+        name = repr(str(self.path))
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"run_dir={name} is not a folder; choose another name")
+        entries = {entry.name for entry in self.path.glob("*")} - {LOCK}
+        if self._resume == "must" and "config.json" not in entries:
+            raise CheckpointNotFoundError(f"run_dir={name} has no run to resume (no config.json)")
+        if not entries:
+            return
+        if self._resume == "never":
             raise RunFolderError(
-                f"run_dir={str(path)!r} is not an empty folder; choose another one"
+                f"run_dir={name} is not an empty folder; choose another one, or go on with the run "
+                "in it by resume='auto' (--resume auto)"
+            )
+        if "config.json" not in entries:
+            raise RunFolderError(f"run_dir={name} is not empty and not a run's; choose another one")
+        if "checkpoints" not in entries and "policy.json" in entries:
+            raise RunFolderError(
+                f"run_dir={name} has policies but no checkpoints to resume from; choose another one"
             )
 
-    def start(self, env: str | None, algorithm: str, config: Config, callbacks: str) -> None:
-        """Makes the folder and writes what the run is made of."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        settings = config.flat()
-        data = {"env": env, "algorithm": algorithm, "callbacks": callbacks, "settings": settings}
-        self._write_json("config.json", data)
-        self._write_json("versions.json", versions())
+    def open(self, env: str | None, algorithm: str, config: Config, callbacks: str) -> None:
+        """Makes the folder and takes it for this process, until `close`.
+
+        Raises:
+            RunLockedError: another process has it.
+            RunWriteError: it cannot be made.
+        """
+        settings = json.loads(json.dumps(_finite(config.flat())))
+        run = {"env": env, "algorithm": algorithm, "callbacks": callbacks, "settings": settings}
+        self._facts = {"run": run, "versions": versions()}
+        with writing(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = locked(self.path / LOCK)
+        try:
+            self._check()
+        except RunFolderError:
+            self.close()
+            raise
+
+    def accept(self, facts: Mapping[str, Any]) -> None:
+        """Takes over from a checkpoint, given its `facts`.
+
+        Raises:
+            CheckpointMismatchError: it is of a run with other settings.
+            CheckpointCorruptError: the rows of ``metrics.jsonl`` before it are not there any more.
+        """
+        check_same_run(facts["run"], self._facts["run"])
+        self._rows.go_back(facts["metrics"])
+        differences = changes(facts["versions"], self._facts["versions"])
+        if differences:
+            warnings.warn(
+                f"the run was on another machine or version: {'; '.join(differences)}; from here "
+                "on its numbers may differ from those of an uninterrupted run",
+                *(CheckpointWarning, 2),
+            )
+
+    def start(self, *, is_resumed: bool) -> None:
+        """Writes what the run is made of; of a resumed one, cuts the metrics back."""
+        with writing(self.path):
+            self._rows.start(keep=is_resumed)
+            self._write_json("config.json", self._facts["run"])
+            self._write_json("versions.json", self._facts["versions"])
+
+    def facts(self) -> dict[str, Any]:
+        """What belongs to a checkpoint that is written now."""
+        return {**self._facts, "metrics": self._rows.facts()}
 
     def write(self, step_type: str, step: int, data: Mapping[str, Any]) -> None:
         """Appends one row; numbers that are not finite become null."""
@@ -48,30 +129,60 @@ class RunFolder:
         for name, value in row.items():
             if not isinstance(value, str | int | float | bool | list | tuple | dict | None):
                 row[name] = np.asarray(value).tolist()
-        with (self.path / "metrics.jsonl").open("a") as metrics:
-            metrics.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        with writing(self.path):
+            self._rows.append(json.dumps(_finite(row), allow_nan=False) + "\n")
 
-    def finish(self, result: TrainResult) -> None:
-        """Writes the policies."""
-        for which, policy in (("best", result.best_policy), ("last", result.policy)):
-            flat = traverse_util.flatten_dict(policy.params, sep="/")
-            arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-            save_file(arrays, self.path / f"policy_{which}.safetensors")
-        scores = {
-            name: np.atleast_1d(getattr(result, name)).tolist()
-            for name in ("stopped", "epoch", "env_step", "best_score", "best_epoch")
-        }
-        spec = result.policy.spec
-        data = {
-            "env_spec": {name: getattr(spec, name) for name in EnvSpec.__dataclass_fields__},
-            "epsilon": result.policy.epsilon.tolist(),
-            **scores,
-        }
-        self._write_json("policy.json", data)
+    def save_policies(self, result: TrainResult) -> None:
+        """Writes the policies, and what the run has come to."""
+        with writing(self.path):
+            for which, policy in (("best", result.best_policy), ("last", result.policy)):
+                flat = traverse_util.flatten_dict(policy.params, sep="/")
+                arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+                name = f"policy_{which}.safetensors"
+                replace(self.path / name, lambda path, own=arrays: save_file(own, path))
+            scores = {
+                name: np.atleast_1d(getattr(result, name)).tolist()
+                for name in ("stopped", "epoch", "env_step", "best_score", "best_epoch")
+            }
+            spec = result.policy.spec
+            data = {
+                "env_spec": {name: getattr(spec, name) for name in EnvSpec.__dataclass_fields__},
+                "epsilon": result.policy.epsilon.tolist(),
+                **scores,
+            }
+            self._write_json("policy.json", data)
+
+    def close(self) -> None:
+        """Lets other processes have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _write_json(self, name: str, data: Any) -> None:
-        text = json.dumps(_finite(data), indent=2, allow_nan=False)
-        (self.path / name).write_text(text + "\n")
+        text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
+        replace(self.path / name, lambda path: path.write_text(text))
+
+
+FREE_SETTINGS = ("max_epochs", "chunk_num_steps")
+"""What a resumed run may change: how long it goes on, and how its epochs are cut up."""
+
+
+def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Checks that a checkpoint is of the run that is to go on.
+
+    Raises:
+        CheckpointMismatchError: naming what differs.
+    """
+    pairs = [(name, then.get(name), now[name]) for name in ("env", "algorithm")]
+    old, new = then["settings"], now["settings"]
+    names = sorted((old.keys() | new.keys()) - set(FREE_SETTINGS))
+    pairs += [(name, old.get(name), new.get(name)) for name in names]
+    different = [f"{name} was {a!r} and is {b!r}" for name, a, b in pairs if a != b]
+    if different:
+        raise CheckpointMismatchError(
+            f"it is of a run with other settings: {'; '.join(different[:5])}; give the same ones "
+            "(all but max_epochs), or choose another run_dir"
+        )
 
 
 def load_policy(
@@ -107,26 +218,15 @@ def read_config(path: Path) -> tuple[str | None, str, Config]:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``."""
-    lines = _existing(path, "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    text = _existing(path, "metrics.jsonl").read_text()
+    whole = text[: text.rfind("\n") + 1]  # a killed process may leave half a row
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def _existing(path: Path, name: str) -> Path:
     if not (path / name).is_file():
         raise RunFolderError(f"{str(path)!r} has no {name}; it is not the folder of a run")
     return path / name
-
-
-def versions() -> dict[str, Any]:
-    """Versions and machine, as far as they bear on a run's numbers."""
-    device = jax.devices()[0]
-    return {
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": {"platform": device.platform, "kind": device.device_kind},
-        "machine": platform.machine(),
-        "cpu_count": os.cpu_count(),
-    }
 
 
 def _finite(value: Any) -> Any:

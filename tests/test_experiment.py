@@ -62,6 +62,7 @@ def test_folder_has_everything_and_no_pickle(run):
     assert {p.name for p in path.iterdir()} == {
         *("config.json", "metrics.jsonl", "versions.json", "policy.json"),
         *("policy_best.safetensors", "policy_last.safetensors", "learning_curve.png"),
+        *(".lock", "checkpoints"),
     }
     config = json.loads((path / "config.json").read_text())
     assert (config["env"], config["algorithm"]) == ("CartPole-v1", "dqn")
@@ -282,7 +283,7 @@ def test_a_failing_save_does_not_hide_the_error_that_came_first(tmp_path, monkey
     def full(self, result):
         raise OSError("disk full")
 
-    monkeypatch.setattr(RunFolder, "finish", full)
+    monkeypatch.setattr(RunFolder, "save_policies", full)
     callbacks = TrainerCallbacks(epoch_train_callback=FailsLater())
     with pytest.raises(RuntimeError, match="boom") as caught:
         jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "a", callbacks=callbacks, **TINY)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Self
@@ -12,6 +11,7 @@ from sensai.util.string import ToStringMixin
 
 from jaxrl_cb.errors import CallbackTypeError
 from jaxrl_cb.trainer.context import TrainingContext
+from jaxrl_cb.trainer.plain import is_plain
 
 
 class Callback(ToStringMixin, ABC):
@@ -27,12 +27,22 @@ class Callback(ToStringMixin, ABC):
         """Called once before anything runs; raises if the callback cannot work there."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The callback's state as JSON values: by default all attributes that are such values."""
-        return {name: value for name, value in vars(self).items() if _is_json(value)}
+        """The callback's state: by default all attributes that a checkpoint can keep.
+
+        Those are numbers, text, lists, tuples, sets, deques, dicts and arrays, and what is made of
+        them. Overrides return such values as well.
+        """
+        return {name: value for name, value in vars(self).items() if is_plain(value)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` gave."""
         vars(self).update(state)
+
+    def unsaved(self) -> list[str]:
+        """Names of attributes that the default `state_dict` leaves out, functions aside."""
+        if type(self).state_dict is not Callback.state_dict:
+            return []
+        return [n for n, value in vars(self).items() if not is_plain(value) and not callable(value)]
 
 
 class EpochTrainCallback(Callback):
@@ -208,10 +218,3 @@ def _as_list(field: str, value: Any, function_kind: type) -> list[Any]:
                 "or a list of them"
             )
     return entries
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        return json.loads(json.dumps(value)) == value
-    except (TypeError, ValueError):
-        return False

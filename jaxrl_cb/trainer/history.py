@@ -116,8 +116,8 @@ class Best:
 class BestOfSeed:
     """The test with the highest mean return of one seed; a tie goes to the later test."""
 
-    def __init__(self):
-        self.best: Best | None = None
+    def __init__(self, best: Best | None = None):
+        self.best = best
         self._before: Best | None = None
 
     def offer(self, score: float, epoch: int, params: Callable[[], PyTree]) -> None:

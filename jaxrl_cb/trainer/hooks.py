@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_cb.errors import CallbackTypeError
+from jaxrl_cb.errors import CallbackTypeError, CheckpointMismatchError
 from jaxrl_cb.trainer.callbacks import (
     FUNCTIONS,
     Callback,
@@ -14,6 +14,7 @@ from jaxrl_cb.trainer.callbacks import (
     TrainerCallbacks,
 )
 from jaxrl_cb.trainer.context import TrainingContext
+from jaxrl_cb.trainer.plain import from_plain, to_plain
 
 
 class Confirmation(NamedTuple):
@@ -84,13 +85,36 @@ class Hooks:
         return [like_given([c for c, _ in own]) for own in self.stop]
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The states of all callbacks in order, as JSON values."""
-        return [callback.state_dict() for callback in self._all()]
+        """Class and state of every callback in order, as JSON.
+
+        Raises:
+            CallbackTypeError: a `state_dict` has something that JSON cannot bring back.
+        """
+        return [{"class": _class(c), "state": _plain_state(c)} for c in self._all()]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Puts back what `state_dict` gave."""
+        """Puts back what `state_dict` gave.
+
+        Raises:
+            CheckpointMismatchError: it was of other callbacks.
+        """
+        given, now = [s["class"] for s in states], [_class(c) for c in self._all()]
+        if given != now:
+            raise CheckpointMismatchError(
+                f"the run had the callbacks {', '.join(given) or 'none'}, now there are "
+                f"{', '.join(now) or 'none'}; give it the same ones"
+            )
         for callback, state in zip(self._all(), states, strict=True):
-            callback.load_state_dict(copy.deepcopy(state))
+            callback.load_state_dict(from_plain(state["state"]))
+
+    def unsaved(self) -> list[str]:
+        """Attributes of callbacks that their states leave out, each with the way out."""
+        return [
+            f"{_name(callback)}.{name} ({type(vars(callback)[name]).__name__}) is not saved; give "
+            f"{_name(callback)} a state_dict and a load_state_dict that bring it back"
+            for callback in self._all()
+            for name in callback.unsaved()
+        ]
 
     def _all(self) -> list[Callback]:
         return [callback for own in (self.train, self.test, *self.stop) for callback, _ in own]
@@ -111,6 +135,24 @@ def _as_bool(callback: Any, answer: Any) -> bool:
             f"{_name(callback)}.should_stop returned {answer!r}; expected True or False"
         )
     return bool(scalar)
+
+
+def _class(callback: Any) -> str:
+    """What tells one callback from another: its class, or its function's name."""
+    own = type(callback)
+    is_function = isinstance(callback, FUNCTIONS)
+    return callback.name if is_function else f"{own.__module__}.{own.__qualname__}"
+
+
+def _plain_state(callback: Any) -> Any:
+    state = callback.state_dict()
+    try:
+        return to_plain(state)
+    except TypeError as error:
+        raise CallbackTypeError(
+            f"{_name(callback)}.state_dict() holds {error}, which a checkpoint cannot keep; return "
+            "numbers, text, lists, tuples, sets, deques, dicts and arrays"
+        ) from error
 
 
 def _name(callback: Any) -> str:

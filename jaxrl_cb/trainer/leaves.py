@@ -4,6 +4,7 @@ Each eager jnp operation would be a small compilation; here only NumPy touches n
 `device_put` carries them over.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,20 @@ from jaxrl_cb.types import PyTree, TrainState
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf is an array of typed PRNG keys."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and is_key_dtype(leaf.dtype)
+
+
+def is_key_dtype(dtype: Any) -> bool:
+    """Whether a dtype is that of typed PRNG keys."""
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def key_impl(dtype: Any) -> str:
+    """The name of the generator of a key dtype."""
+    for name in ("threefry2x32", "rbg", "unsafe_rbg"):
+        if jax.eval_shape(functools.partial(jax.random.key, 0, impl=name)).dtype == dtype:
+            return name
+    raise TypeError(f"keys of {dtype} are of no generator that comes with JAX")
 
 
 def copied(tree: PyTree) -> PyTree:
@@ -34,6 +48,22 @@ def copied(tree: PyTree) -> PyTree:
 def to_numpy(tree: PyTree) -> PyTree:
     """A copy as NumPy arrays, without typed keys."""
     return jax.tree.map(lambda x: np.array(x, copy=True), tree)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """The leaves as NumPy arrays that nothing writes to; typed keys stay keys, copied."""
+
+    def fetch(leaf):
+        if is_key(leaf):
+            return jax.device_put(leaf, leaf.sharding, may_alias=False)
+        return np.array(leaf, copy=True) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(fetch, tree)
+
+
+def put(tree: PyTree, device: Any) -> PyTree:
+    """A copy of the leaves on a device."""
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, device, may_alias=False), tree)
 
 
 def replaced(old: PyTree, new: PyTree) -> PyTree:

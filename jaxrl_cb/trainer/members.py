@@ -18,19 +18,21 @@ from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
 from jaxrl_cb.types import ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
 
+LOCKSTEP = ("num_updates", "update_credit")
+"""Scalars of the state (beside the replay's own) that running seeds have in common."""
+
 
 @dataclasses.dataclass
 class Group:
     """Seeds that are held together, by their index in the run."""
 
     indices: tuple[int, ...]
-    programs: Programs
-    device: Any
-    state: TrainState
+    plan: ProgramPlan
+    state: Any = None  # a TrainState, from `Members.init` or `restore` on
 
 
 class Members:
-    """All seeds of a run, in order.
+    """All seeds of a run, in order; they begin with `init` or `restore`.
 
     Attributes:
         num_seeds: S.
@@ -40,36 +42,49 @@ class Members:
     def __init__(
         self,
         learner: ReplayLearner,
-        seeds: Sequence[int],
+        num_seeds: int,
         *,
         vectorized: bool,
         chunk_lengths: tuple[int, ...],
         num_test_episodes: int,
-        initial: tuple[Hyperparams, Epsilon],
     ):
-        self.num_seeds = len(seeds)
-        self.running = list(range(self.num_seeds))
+        self.num_seeds = num_seeds
+        self.running = list(range(num_seeds))
+        self._learner = learner
         self._axes = learner.state_axes()
         self._small_axes = self._axes.replace(buffer=None, rollout=None)
         self._parked: dict[int, TrainState] = {}
         self.groups = []
-        width = self.num_seeds if vectorized else 1
+        width = num_seeds if vectorized else 1
         devices = jax.local_devices()
-        for first in range(0, self.num_seeds, width):
+        for first in range(0, num_seeds, width):
             device = devices[first % len(devices)]
             plan = ProgramPlan(width, chunk_lengths, num_test_episodes, device)
-            programs = compile_programs(learner, plan)
-            indices = tuple(range(first, first + width))
-            values = jax.tree.map(lambda value: np.full((width,), value), initial)
-            seeds_of_group = np.array(seeds[first : first + width], np.uint32)
-            state = programs.init(*jax.device_put((seeds_of_group, *values), device))
-            self.groups.append(Group(indices, programs, device, state))
+            self.groups.append(Group(tuple(range(first, first + width)), plan))
+
+    def init(self, seeds: Sequence[int], initial: tuple[Hyperparams, Epsilon]) -> None:
+        """Gives every seed a fresh state."""
+        for group in self.groups:
+            width, device = group.plan.width, group.plan.device
+            values = jax.tree.map(lambda value, w=width: np.full((w,), value), initial)
+            own = np.array([seeds[index] for index in group.indices], np.uint32)
+            inputs = jax.device_put((own, *values), device)
+            group.state = self.programs(group).init(*inputs)
+
+    def compile(self) -> None:
+        """Compiles what is not compiled yet."""
+        for group in self.groups:
+            self.programs(group)
+
+    def programs(self, group: Group) -> Programs:
+        """A group's programs, compiled when first asked for."""
+        return compile_programs(self._learner, group.plan)
 
     def run_chunk(self, length: int) -> list[ChunkMetrics]:
         """Runs `length` vector steps of every running seed; returns the groups' metrics."""
         metrics = []
         for group in self._running_groups():
-            group.state, result = group.programs.chunks[length](group.state)
+            group.state, result = self.programs(group).chunks[length](group.state)
             metrics.append(result)
         return metrics
 
@@ -78,6 +93,7 @@ class Members:
 
         Seeds that are not chosen or have stopped get NaN, -1 or True.
         """
+        jax.block_until_ready(per_group)  # lets signals in, which reading the arrays does not
         indices = [i for group in self._running_groups(chosen) for i in group.indices]
         absent = [i for i in range(self.num_seeds) if i not in self.running or i not in chosen]
 
@@ -105,8 +121,8 @@ class Members:
         for group in self._running_groups(indices):
             state, phase = group.state, phases[list(group.indices)].astype(np.uint32)
             inputs = (state.params, state.epsilon.inference, state.test_key)
-            phase = jax.device_put(phase, group.device)
-            results.append(group.programs.evaluate(*inputs, phase))
+            phase = jax.device_put(phase, group.plan.device)
+            results.append(self.programs(group).evaluate(*inputs, phase))
         return self.gather(results, indices)
 
     def state(self, indices: Sequence[int]) -> TrainState:
@@ -170,20 +186,43 @@ class Members:
             small = leaves.rows(leaves.copied(small), self._small_axes, [position])
         self._parked[index] = small
 
-    def restore(self, index_states: Sequence[TrainState], running: Sequence[int]) -> None:
-        """Puts back what `state([i])` gave for each seed i, whatever has happened since."""
-        self.running = list(running)
-        parked = [i for i in range(self.num_seeds) if i not in running]
-        self._parked = {i: index_states[i] for i in parked} if self.num_seeds > 1 else {}
+    def snapshot(self) -> tuple[TrainState, dict[str, np.ndarray]]:
+        """All that the seeds are, on the host, whatever happens to them later.
+
+        Returns:
+            `state` of all seeds, as NumPy arrays (keys stay typed), and by name the lockstep
+            scalars of each seed [S], in which stopped seeds differ from those that run.
+        """
+        state = self.state(tuple(range(self.num_seeds)))
+        each = [self._parked.get(i, self._group(i).state) for i in range(self.num_seeds)]
+        lockstep = {name: np.array([getattr(s, name) for s in each]) for name in LOCKSTEP}
+        return leaves.to_host(state), lockstep
+
+    def restore(
+        self, state: TrainState, lockstep: dict[str, np.ndarray], running: Sequence[int]
+    ) -> None:
+        """Puts back what `snapshot` gave while these seeds were running."""
+        self.running, self._parked = list(running), {}
+        small = state.replace(buffer=None, rollout=None)
+
+        def of(indices: Sequence[int], like: int) -> TrainState:
+            """Some seeds, without replay, in lockstep with one of them."""
+            own = {name: values[like] for name, values in lockstep.items()}
+            return leaves.rows(small, self._small_axes, indices).replace(**own)
+
         for group in self.groups:
-            live = [index_states[i] for i in group.indices if index_states[i].buffer is not None]
-            if live:  # a stopped seed's place in a group of several is taken by any that runs
-                states = [index_states[i] for i in group.indices]
-                states = [live[0] if state.buffer is None else state for state in states]
-                state = leaves.stacked(states, self._axes)
-            else:
-                state = index_states[group.indices[0]]
-            group.state = jax.device_put(leaves.copied(state), group.device)
+            live = [i for i in group.indices if i in self.running]
+            group_state = of(group.indices, (live or group.indices)[0])
+            if self.num_seeds == 1:
+                group_state = group_state.replace(buffer=state.buffer, rollout=state.rollout)
+            elif live:  # the place of a stopped seed is taken by any that runs
+                places = [self.running.index(i if i in live else live[0]) for i in group.indices]
+                whole = leaves.rows(state, self._axes, places)
+                group_state = group_state.replace(buffer=whole.buffer, rollout=whole.rollout)
+            group.state = leaves.put(group_state, group.plan.device)
+            if self.num_seeds > 1:
+                stopped = [i for i in group.indices if i not in live]
+                self._parked |= {i: leaves.put(of([i], i), group.plan.device) for i in stopped}
 
     def _running_groups(self, chosen: Sequence[int] | None = None) -> list[Group]:
         wanted = set(self.running) if chosen is None else set(self.running) & set(chosen)

@@ -1,5 +1,6 @@
 """What the host remembers of a run, and what contexts show of it."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,15 @@ class Progress:
     def running(self) -> list[int]:
         """Seeds that have not stopped."""
         return [index for index in range(self.num_seeds) if index not in self.ended]
+
+    def copy(self) -> "Progress":
+        """A copy that does not change when this goes on; the records themselves are shared."""
+        other = copy.copy(self)
+        other.history, other.ended = list(self.history), dict(self.ended)
+        other.best = [copy.copy(best) for best in self.best]
+        other.num_evaluations = self.num_evaluations.copy()
+        other.seconds = dict(self.seconds)
+        return other
 
     def begin_epoch(self) -> None:
         """Counts an epoch."""

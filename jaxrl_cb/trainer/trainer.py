@@ -1,8 +1,6 @@
 """The training loop: compiled chunks, and Python callbacks between them."""
 
 import contextlib
-import copy
-import dataclasses
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -26,17 +24,9 @@ from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
 from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.trainer.result import TrainResult, make_result
+from jaxrl_cb.trainer.snapshot import Snapshot
 from jaxrl_cb.trainer.warm_start import fitting_params
-from jaxrl_cb.types import ChunkMetrics, PyTree, TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """A run between two epochs: its device state and all that the host remembers."""
-
-    states: list[TrainState]  # of each seed, leading [1]
-    progress: Progress
-    callbacks: list[dict[str, Any]]
+from jaxrl_cb.types import ChunkMetrics, PyTree
 
 
 class Trainer:
@@ -126,6 +116,7 @@ class Trainer:
         """Compiles, fills the replay and tests once; gives the record of epoch 0."""
         with self._running():
             self._build()
+            self._begin()
             return self._test([], train_seconds=0.0)
 
     def execute_epoch(self) -> EpochRecord:
@@ -190,30 +181,39 @@ class Trainer:
 
     def result(self) -> TrainResult:
         """The result so far; it stays valid when training goes on."""
+        if not self.progress.history:
+            raise JaxrlError("this trainer has not begun; call init(), run() or epochs() first")
         state = self._members.state(tuple(range(self.params.num_seeds)))
         state = state if self.is_finished else copied(state)
         return make_result(self.progress, self.learner, state, self._hooks.stop_callbacks())
 
+    def result_of(self, snapshot: Snapshot) -> TrainResult:
+        """The result that a snapshot is of, without the stop callbacks."""
+        return make_result(snapshot.progress, self.learner, snapshot.state, [])
+
     def snapshot(self) -> Snapshot:
         """The run as it is between two epochs; `restore` goes on from it, bit for bit."""
-        everyone = range(self.params.num_seeds)
-        return Snapshot(
-            states=[copied(self._members.state((index,))) for index in everyone],
-            progress=copy.deepcopy(self.progress),
-            callbacks=copy.deepcopy(self._hooks.state_dict()),
-        )
+        state, lockstep = self._members.snapshot()
+        return Snapshot(state, lockstep, self.progress.copy(), self._hooks.state_dict())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Puts this trainer where another one with the same learner and parameters was."""
         if self._built is None:
             self._build()
         self._untested = None
-        self.progress = copy.deepcopy(snapshot.progress)
-        self._members.restore(snapshot.states, self.progress.running)
+        self.progress = snapshot.progress.copy()
+        self._members.restore(snapshot.state, snapshot.lockstep, self.progress.running)
+        if not self.is_finished:
+            with self._timed_compile():
+                self._members.compile()
         self._hooks.load_state_dict(snapshot.callbacks)
         for view in self._views:
             view.history = []
         self.progress.show(self.context, self._views)
+
+    def unsaved(self) -> list[str]:
+        """What no snapshot has: attributes of callbacks that JSON cannot bring back."""
+        return self._hooks.unsaved()
 
     @property
     def _members(self) -> Members:
@@ -222,27 +222,35 @@ class Trainer:
         return self._built
 
     def _build(self) -> None:
-        started = time.perf_counter()
-        params = self.params
-        vectorized = params.vectorize_seeds
+        params, vectorized = self.params, self.params.vectorize_seeds
         self._built = Members(
-            self.learner,
-            [params.seed + index for index in range(params.num_seeds)],
+            *(self.learner, params.num_seeds),
             vectorized=jax.default_backend() != "cpu" if vectorized is None else vectorized,
             chunk_lengths=tuple(dict.fromkeys(self._chunks)),
             num_test_episodes=params.num_test_episodes,
-            initial=self.learner.initial_values(params.total_env_steps),
         )
-        for index, own in enumerate(self._begins_with):
-            state = self._built.state((index,)).replace(params=own, target_params=own)
-            self._built.replace_state((index,), state)
-        self.progress.seconds["compile"] += time.perf_counter() - started
         everyone = tuple(range(params.num_seeds))
         views = [(view, (index,)) for index, view in enumerate(self._views)]
         for context, indices in [(self.context, everyone), *views]:
             spec, algorithm = self.learner.environment.spec, self.learner.algorithm
             context.policy = TrainingPolicy(self._built, algorithm, spec, indices)
             context.evaluate_fn = partial(self._test_again, indices)
+
+    def _begin(self) -> None:
+        """Fresh states, or those with the parameters of a warm start."""
+        params = self.params
+        seeds = [params.seed + index for index in range(params.num_seeds)]
+        with self._timed_compile():
+            self._members.init(seeds, self.learner.initial_values(params.total_env_steps))
+        for index, own in enumerate(self._begins_with):
+            state = self._members.state((index,)).replace(params=own, target_params=own)
+            self._members.replace_state((index,), state)
+
+    @contextlib.contextmanager
+    def _timed_compile(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.progress.seconds["compile"] += time.perf_counter() - started
 
     def _contexts(self) -> list[TrainingContext]:
         """The context of all seeds, and each seed's own."""

@@ -1,0 +1,216 @@
+"""When a run is saved, and how it is taken up again."""
+
+import math
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxrl_cb.checks import check_choice, check_int
+from jaxrl_cb.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointNotFoundError,
+)
+from jaxrl_cb.trainer.checkpoint_store import CheckpointStore
+from jaxrl_cb.trainer.manifest import check_expected
+from jaxrl_cb.trainer.snapshot import Snapshot, expected_state, from_stored, shapes_of
+from jaxrl_cb.trainer.trainer import Trainer
+
+RESUME = ("never", "auto", "must")
+SECONDS = 10.0
+"""Between two saves, where no number of epochs is given."""
+LONG_EPOCH = 5.0
+"""Seconds; a signal drops an epoch if the one before took longer, so that one is saved at once."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint that was not used, or is used on other terms than it was written."""
+
+
+class Checkpointer:
+    """Saves a trainer at the ends of epochs, in the background, and brings it back.
+
+    A run that is killed and resumed is bit for bit the run that was not. What is resumed at the
+    end of epoch n does epoch n + 1 again, its callbacks included, from the same state.
+
+    Attributes:
+        store: the checkpoints.
+        every: epochs from one save to the next; None saves when `SECONDS` have passed since the
+            last, or the epoch took longer than `LONG_EPOCH`.
+        facts: gives what else belongs to a checkpoint, as JSON, at the time of a save.
+        on_saved: called with each snapshot in the background, before its checkpoint is written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        trainer: Trainer,
+        every: int | None = None,
+        facts: Callable[[], dict[str, Any]] = dict,
+        on_saved: Callable[[Snapshot], None] | None = None,
+    ):
+        if every is not None:
+            check_int("checkpoint_every", every, 1)
+        self.store = CheckpointStore(path)
+        self.every = every
+        self.facts = facts
+        self.on_saved = on_saved
+        self._trainer = trainer
+        self._saved_at = time.monotonic()
+        self._saved_epoch: int | None = None
+        self._job: _Job | None = None
+        for attribute in trainer.unsaved():
+            warnings.warn(attribute, CheckpointWarning, stacklevel=2)
+
+    def restore(
+        self, resume: str = "must", accept: Callable[[dict[str, Any]], None] | None = None
+    ) -> bool:
+        """Puts the trainer where the newest good checkpoint left it.
+
+        Checkpoints that are not good are moved to ``rejected``, with a warning that says why.
+
+        Args:
+            resume: "must", or "auto", which leaves the trainer as it is if there is none.
+            accept: given the facts of a checkpoint, raises CheckpointCorruptError to go on to an
+                older one, or another error to refuse.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            CheckpointNotFoundError: there is none, and there must be.
+            CheckpointCorruptError: there is no good one, and there must be.
+            CheckpointMismatchError: the newest is of another run.
+            CheckpointVersionError: the newest was written by a later version.
+        """
+        check_choice("resume", resume, RESUME[1:])
+        steps = self.store.steps()
+        for step in steps:
+            try:
+                self._restore(step, accept)
+            except CheckpointCorruptError as error:
+                moved = self.store.reject(step)
+                warnings.warn(
+                    f"checkpoint {step} is not used: {error}; it is now {str(moved)!r}",
+                    *(CheckpointWarning, 2),
+                )
+            except CheckpointError as error:
+                raise type(error)(
+                    f"checkpoint {step} in {str(self.store.path)!r}: {error}"
+                ) from error
+            else:
+                return True
+        if resume == "must":
+            raise _none_good(steps, self.store)
+        return False
+
+    def _restore(self, step: int, accept: Callable[[dict[str, Any]], None] | None) -> None:
+        body = self.store.read_manifest(step)
+        if accept:
+            accept(body["facts"])
+        trainer = self._trainer
+        num_running = len(body["run"]["best"]) - len(body["run"]["ended"])
+        expected = expected_state(trainer.learner, trainer.params, num_running)
+        check_expected(body["arrays"], shapes_of(expected))
+        arrays = self.store.read_arrays(step, body["arrays"])
+        trainer.restore(from_stored(arrays, body["run"], expected))
+        self._saved_epoch, self._saved_at = step, time.monotonic()
+
+    def after_epoch(self, seconds: float) -> None:
+        """Saves if it is time to.
+
+        Args:
+            seconds: that the epoch took.
+
+        Raises:
+            CheckpointWriteError: the save before this one failed.
+        """
+        if self._job and self._job.is_done:
+            self.wait()
+        if self.every is None:
+            passed = time.monotonic() - self._saved_at
+            if (passed >= SECONDS or seconds > LONG_EPOCH) and not self._job:
+                self.save()
+        elif self._trainer.progress.epoch % self.every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Saves the trainer as it is now; it may go on while the checkpoint is written.
+
+        Raises:
+            CheckpointWriteError: the save before this one failed.
+        """
+        self.wait()
+        snapshot, facts = self._trainer.snapshot(), self.facts()
+        self._saved_at, self._saved_epoch = time.monotonic(), snapshot.progress.epoch
+        self._job = _Job(lambda: self._write(snapshot, facts))
+
+    def _write(self, snapshot: Snapshot, facts: Mapping[str, Any]) -> None:
+        if self.on_saved:
+            self.on_saved(snapshot)
+        means = snapshot.progress.history[-1].mean
+        score = float(np.max(means, initial=-math.inf, where=np.isfinite(means)))
+        content = {"run": snapshot.to_json(), "facts": facts}
+        self.store.write(snapshot.progress.epoch, snapshot.to_arrays(), content, score)
+
+    def wait(self) -> None:
+        """Waits for the save in the background.
+
+        Raises:
+            CheckpointWriteError: it failed.
+        """
+        job, self._job = self._job, None
+        if job:
+            job.result()
+
+    def finish(self) -> None:
+        """Saves the trainer if it has moved since the last save, and waits.
+
+        Raises:
+            CheckpointWriteError: this save or the one before failed.
+        """
+        self.wait()
+        if self._trainer.progress.epoch != self._saved_epoch:
+            self.save()
+        self.wait()
+        self.store.close()
+
+
+class _Job:
+    """A function running in a thread that does not keep the process alive."""
+
+    def __init__(self, function: Callable[[], None]):
+        self._error: BaseException | None = None
+        self._function = function
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        except BaseException as error:
+            self._error = error
+
+
+def _none_good(steps: list[int], store: CheckpointStore) -> CheckpointError:
+    if steps:
+        return CheckpointCorruptError(
+            f"none of the checkpoints in {str(store.path)!r} is good; resume='auto' starts anew"
+        )
+    return CheckpointNotFoundError(
+        f"there is no checkpoint in {str(store.path)!r}; resume='auto' starts anew"
+    )

@@ -1,0 +1,85 @@
+"""Callback state as JSON: the values that Python code keeps, and nothing that could run.
+
+JSON has no tuples, sets, deques, arrays or keys that are not text; here they are objects with one
+key that begins with "$". What is read back equals what was written, bit for bit.
+"""
+
+from collections import deque
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def to_plain(value: Any) -> Any:
+    """A value as JSON.
+
+    Raises:
+        TypeError: it is, or holds, something that JSON cannot bring back.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is list:
+        return [to_plain(entry) for entry in value]
+    if type(value) is dict:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: to_plain(entry) for key, entry in value.items()}
+        return {"$dict": [[to_plain(key), to_plain(entry)] for key, entry in value.items()]}
+    if type(value) in (tuple, set, frozenset):
+        return {f"${type(value).__name__}": [to_plain(entry) for entry in value]}
+    if type(value) is deque:
+        return {"$deque": [[to_plain(entry) for entry in value], value.maxlen]}
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return _array_to_plain(value)
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def from_plain(value: Any) -> Any:
+    """What `to_plain` was given.
+
+    Raises:
+        ValueError: no value gives this JSON.
+    """
+    if isinstance(value, list):
+        return [from_plain(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    kind = next(iter(value), "")
+    if not kind.startswith("$"):
+        return {key: from_plain(entry) for key, entry in value.items()}
+    if kind not in _KINDS:
+        raise ValueError(f"{kind!r} is no kind of value")
+    return _KINDS[kind](value[kind])
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `to_plain` takes a value."""
+    try:
+        to_plain(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _array_to_plain(value: Any) -> Any:
+    array = np.asarray(value)  # a typed key is no array of numbers: TypeError
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(f"an array of {array.dtype}")
+    kind = "$scalar" if isinstance(value, np.generic) else "$array"
+    return {kind: [array.dtype.name, list(array.shape), array.ravel().tolist()]}
+
+
+def _array(content: Any) -> np.ndarray:
+    dtype, shape, values = content
+    return np.array(values, np.dtype(str(dtype))).reshape([int(size) for size in shape])
+
+
+_KINDS = {
+    "$dict": lambda entries: {from_plain(key): from_plain(entry) for key, entry in entries},
+    "$tuple": lambda entries: tuple(map(from_plain, entries)),
+    "$set": lambda entries: set(map(from_plain, entries)),
+    "$frozenset": lambda entries: frozenset(map(from_plain, entries)),
+    "$deque": lambda content: deque(map(from_plain, content[0]), content[1]),
+    "$array": _array,
+    "$scalar": lambda content: _array(content)[()],
+}
