@@ -52,6 +52,10 @@ class RunWriteError(RunFolderError, OSError):
     """Something could not be written to the run folder: full, read-only or gone."""
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint that was not used, or is used on other terms than it was written."""
+
+
 class CheckpointError(RunFolderError):
     """Base class of what can be wrong with a checkpoint."""
 

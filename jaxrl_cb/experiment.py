@@ -192,10 +192,11 @@ def _run(
         seconds, started = time.monotonic() - started, time.monotonic()
         if on_epoch:
             on_epoch(record)
+        trained = seconds if record.epoch else 0.0  # compiling says nothing of how long epochs are
         if saver:
-            saver.after_epoch(seconds)
-        if record.epoch:  # compilation says nothing of how long an epoch takes
-            signals.epoch_ended(seconds)
+            saver.after_epoch(trained)
+        if record.epoch:
+            signals.epoch_ended(trained)
         if signals.received:
             break
 

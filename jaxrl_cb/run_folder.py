@@ -17,11 +17,11 @@ from jaxrl_cb.envs import EnvSpec
 from jaxrl_cb.errors import (
     CheckpointMismatchError,
     CheckpointNotFoundError,
+    CheckpointWarning,
     ConfigError,
     RunFolderError,
 )
 from jaxrl_cb.run_files import Rows, locked, replace, writing
-from jaxrl_cb.trainer.checkpointer import CheckpointWarning
 from jaxrl_cb.trainer.policy import Policy
 from jaxrl_cb.trainer.result import TrainResult
 from jaxrl_cb.versions import changes, versions

@@ -15,6 +15,7 @@ from jaxrl_cb.errors import (
     CheckpointCorruptError,
     CheckpointError,
     CheckpointNotFoundError,
+    CheckpointWarning,
 )
 from jaxrl_cb.trainer.checkpoint_store import CheckpointStore
 from jaxrl_cb.trainer.manifest import check_expected
@@ -26,10 +27,6 @@ SECONDS = 10.0
 """Between two saves, where no number of epochs is given."""
 LONG_EPOCH = 5.0
 """Seconds; a signal drops an epoch if the one before took longer, so that one is saved at once."""
-
-
-class CheckpointWarning(UserWarning):
-    """A checkpoint that was not used, or is used on other terms than it was written."""
 
 
 class Checkpointer:
@@ -54,6 +51,7 @@ class Checkpointer:
         facts: Callable[[], dict[str, Any]] = dict,
         on_saved: Callable[[Snapshot], None] | None = None,
     ):
+        """Raises CallbackTypeError if a callback's state cannot be saved."""
         if every is not None:
             check_int("checkpoint_every", every, 1)
         self.store = CheckpointStore(path)
@@ -64,7 +62,7 @@ class Checkpointer:
         self._saved_at = time.monotonic()
         self._saved_epoch: int | None = None
         self._job: _Job | None = None
-        for attribute in trainer.unsaved():
+        for attribute in trainer.check_saveable():
             warnings.warn(attribute, CheckpointWarning, stacklevel=2)
 
     def restore(

@@ -1,12 +1,13 @@
 """Calls callbacks: their order, their views of the run, and what may come back."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_cb.errors import CallbackTypeError, CheckpointMismatchError
+from jaxrl_cb.errors import CallbackTypeError, CheckpointMismatchError, CheckpointWarning
 from jaxrl_cb.trainer.callbacks import (
     FUNCTIONS,
     Callback,
@@ -44,6 +45,7 @@ class Hooks:
             [(c, c.get_trainer_fn(view)) for c in own]
             for own, view in zip(copies, views, strict=True)
         ]
+        self._texts = [str(callback) for callback in self._all()]
         everyone = [(context, [*train, *test]), *zip(views, copies, strict=True)]
         for own_context, own in everyone:
             for callback in own:
@@ -85,15 +87,18 @@ class Hooks:
         return [like_given([c for c, _ in own]) for own in self.stop]
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Class and state of every callback in order, as JSON.
+        """Class, text before the run, and state of every callback in order, as JSON.
 
         Raises:
             CallbackTypeError: a `state_dict` has something that JSON cannot bring back.
         """
-        return [{"class": _class(c), "state": _plain_state(c)} for c in self._all()]
+        return [
+            {"class": _class(callback), "text": text, "state": _plain_state(callback)}
+            for callback, text in zip(self._all(), self._texts, strict=True)
+        ]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Puts back what `state_dict` gave.
+        """Puts back what `state_dict` gave, with a warning where that changes what was given.
 
         Raises:
             CheckpointMismatchError: it was of other callbacks.
@@ -104,8 +109,13 @@ class Hooks:
                 f"the run had the callbacks {', '.join(given) or 'none'}, now there are "
                 f"{', '.join(now) or 'none'}; give it the same ones"
             )
-        for callback, state in zip(self._all(), states, strict=True):
+        for callback, text, state in zip(self._all(), self._texts, states, strict=True):
             callback.load_state_dict(from_plain(state["state"]))
+            if text not in (state["text"], str(callback)):
+                warnings.warn(
+                    f"{callback}, by the state that was saved, was given as {text}",
+                    *(CheckpointWarning, 2),
+                )
 
     def unsaved(self) -> list[str]:
         """Attributes of callbacks that their states leave out, each with the way out."""

@@ -71,6 +71,8 @@ def _array_to_plain(value: Any) -> Any:
 
 def _array(content: Any) -> np.ndarray:
     dtype, shape, values = content
+    if np.dtype(str(dtype)).kind not in "biuf":
+        raise ValueError(f"an array of {dtype}")
     return np.array(values, np.dtype(str(dtype))).reshape([int(size) for size in shape])
 
 

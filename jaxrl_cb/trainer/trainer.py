@@ -211,8 +211,13 @@ class Trainer:
             view.history = []
         self.progress.show(self.context, self._views)
 
-    def unsaved(self) -> list[str]:
-        """What no snapshot has: attributes of callbacks that JSON cannot bring back."""
+    def check_saveable(self) -> list[str]:
+        """What snapshots leave out: attributes of callbacks that JSON cannot bring back.
+
+        Raises:
+            CallbackTypeError: a callback's own `state_dict` has such a value.
+        """
+        self._hooks.state_dict()
         return self._hooks.unsaved()
 
     @property

@@ -1,0 +1,876 @@
+"""Checkpoints: what is saved is what is resumed, and nothing that was changed is ever used."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import warnings
+from collections import deque
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxrl_cb
+from jaxrl_cb.algorithms import DQN
+from jaxrl_cb.envs import make
+from jaxrl_cb.errors import (
+    CallbackTypeError,
+    CheckpointCorruptError,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    CheckpointVersionError,
+    CheckpointWarning,
+    CheckpointWriteError,
+    ConfigError,
+    RunFolderError,
+    RunLockedError,
+    RunWriteError,
+)
+from jaxrl_cb.learners import OptimizerConfig, ReplayConfig, ReplayLearner
+from jaxrl_cb.networks import MLP
+from jaxrl_cb.run_folder import read_metrics
+from jaxrl_cb.trainer import (
+    EpochStopCallback,
+    EpochStopCallbackRewardThreshold,
+    EpochTestCallback,
+    EpochTrainCallback,
+    EpochTrainCallbackDQNEpsLinearDecay,
+    Trainer,
+    TrainerCallbacks,
+    TrainerParams,
+    checkpointer,
+)
+from jaxrl_cb.trainer.checkpoint_store import CheckpointStore
+from jaxrl_cb.trainer.checkpointer import Checkpointer
+from jaxrl_cb.trainer.manifest import FORMAT, sealed
+from jaxrl_cb.trainer.plain import from_plain, to_plain
+
+
+class Remembers(EpochTrainCallback):
+    """Keeps what JSON has no words for, and lets it act on the run."""
+
+    def __init__(self):
+        self.calls = deque([(0, 0)], maxlen=100)
+        self.mean = np.float32(0.1)
+
+    def callback(self, epoch, env_step, context):
+        self.calls.append((epoch, env_step))
+        self.mean = np.float32(self.mean * 3 + len(self.calls))
+        context.policy.set_learning_rate(1e-4 * len(self.calls))
+
+
+class Stops(EpochStopCallback):
+    """Stops seed 1 at epoch 2; counts."""
+
+    def __init__(self):
+        self.means = ()
+
+    def should_stop(self, mean_rewards, context):
+        self.means = (*self.means, mean_rewards)
+        return context.seed == 1 and len(self.means) == 2
+
+
+LAST = 4
+
+
+def made(num_seeds=1, vectorize_seeds=None, hidden=(16,), **params):
+    environment = make("CartPole-v1", {"max_steps_in_episode": 50})
+    learner = ReplayLearner(
+        environment,
+        DQN(MLP(2, hidden)),
+        ReplayConfig(
+            num_envs=4, buffer_size=400, batch_size=16, samples_per_insert=5.3, start_timesteps=40
+        ),
+        optimizer=OptimizerConfig(learning_rate_schedule="linear"),
+    )
+    sizes = {"max_epochs": LAST, "epoch_num_steps": 80, "num_test_episodes": 3, **params}
+    own = TrainerParams(num_seeds=num_seeds, vectorize_seeds=vectorize_seeds, **sizes)
+    decay = EpochTrainCallbackDQNEpsLinearDecay(1.0, 0.1, 250)
+    return Trainer(learner, own, TrainerCallbacks([decay, Remembers()], None, Stops()))
+
+
+def contents(trainer):
+    """All that a run is, wall times aside: arrays as bytes, and JSON."""
+    snapshot = trainer.snapshot()
+    arrays = {
+        name: (array.dtype.name, array.shape, array.tobytes())
+        for name, array in snapshot.to_arrays().items()
+        if not name.endswith("_seconds")
+    }
+    return arrays | {n: json.dumps(v) for n, v in snapshot.to_json().items() if n != "seconds"}
+
+
+def differing(one, other):
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+KINDS = [(1, None), (3, False), (3, True)]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=["one seed", "three seeds", "vectorized"])
+def saved(request, tmp_path_factory):
+    """Of each kind, what `save_all` gives."""
+    return save_all(request.param, tmp_path_factory.mktemp("saved") / "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """Of one seed, what `save_all` gives."""
+    return save_all((1, None), tmp_path_factory.mktemp("one") / "checkpoints")
+
+
+def save_all(kind, path):
+    """A run that is saved after every epoch: its kind, its folders by epoch, what it became."""
+    trainer = made(*kind)
+    saver, folders = Checkpointer(path, trainer, every=1), {}
+    for record in trainer.epochs():
+        saver.after_epoch(0.0)
+        saver.wait()
+        folders[record.epoch] = path.with_name(f"after {record.epoch}")
+        shutil.copytree(path, folders[record.epoch])
+    return kind, folders, contents(trainer)
+
+
+# --- exact ---
+
+
+def test_a_run_resumed_at_any_epoch_is_the_run_that_was_not_interrupted(saved, compiles):
+    kind, folders, expected = saved
+    for epoch, folder in folders.items():
+        compiles()
+        trainer = made(*kind)
+        assert Checkpointer(folder, trainer).restore() is True
+        assert trainer.context.epoch == trainer.progress.epoch == epoch
+        trainer.run()
+        assert compiles() == 0
+        assert differing(contents(trainer), expected) == [], f"resumed after epoch {epoch}"
+
+
+def test_what_was_saved_is_what_is_restored(saved):
+    kind, folders, expected = saved
+    trainer = made(*kind)
+    Checkpointer(folders[LAST], trainer).restore()
+    assert trainer.is_finished
+    assert differing(contents(trainer), expected) == []
+
+
+def test_saving_compiles_nothing_and_changes_nothing(saved, tmp_path, compiles):
+    kind, _, expected = saved
+    trainer = made(*kind)
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    for record in trainer.epochs():
+        if record.epoch == 1:
+            compiles()
+        saver.after_epoch(0.0)
+    saver.finish()
+    assert compiles() == 0
+    assert differing(contents(trainer), expected) == []
+
+
+def test_the_state_may_be_used_up_while_it_is_written(tmp_path, monkeypatch):
+    """The write is held back until the run is over."""
+    trainer, release = made(), []
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    monkeypatch.setattr(saver, "_write", lambda *args: release.append(args))
+    epochs = trainer.epochs()
+    next(epochs), next(epochs)
+    expected = contents(trainer)
+    saver.save()
+    saver.wait()
+    for _ in epochs:
+        pass
+    Checkpointer._write(saver, *release[0])
+    other = made()
+    Checkpointer(tmp_path / "checkpoints", other).restore()
+    assert differing(contents(other), expected) == []
+
+
+# --- when ---
+
+
+def saves(seconds_of_epochs, every, monkeypatch, tmp_path):
+    """The epochs after which a run saves, by a clock that only epochs move."""
+    now, epochs = [0.0], []
+    monkeypatch.setattr(checkpointer.time, "monotonic", lambda: now[0])
+    trainer = made(max_epochs=len(seconds_of_epochs))
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=every)
+    monkeypatch.setattr(saver, "_write", lambda snapshot, _: epochs.append(snapshot.progress.epoch))
+    for record, seconds in zip(trainer.epochs(), [0, *seconds_of_epochs], strict=True):
+        now[0] += seconds
+        saver.after_epoch(seconds)
+        saver.wait()
+        assert record.epoch == trainer.progress.epoch
+    saver.finish()
+    return epochs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "every", "expected"),
+    [
+        # 4, 8, 12 (saved), 16, 20, 24 (12 s later: saved), and the end
+        ([4, 4, 4, 4, 4, 4, 4], None, [3, 6, 7]),
+        ([4.5, 4.5, 0.9, 0.1, 1], None, [4, 5]),
+        ([5.5, 1, 1], None, [1, 3]),  # a long one at once, as a signal drops the next
+        ([1] * 5, 2, [0, 2, 4, 5]),
+        ([1] * 4, 2, [0, 2, 4]),  # the end is not saved twice
+    ],
+)
+def test_when_a_run_is_saved(seconds, every, expected, monkeypatch, tmp_path):
+    assert saves(seconds, every, monkeypatch, tmp_path) == expected
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path):
+    store, arrays = CheckpointStore(tmp_path / "c"), {"a": np.arange(3)}
+    for step, score in enumerate([1.0, 7.0, 2.0, float("-inf"), 3.0, 7.0, 1.0]):
+        store.write(step, arrays, {}, score)
+    assert store.steps() == [6, 5]  # of two that are equally good the later one
+    for step, score in ((7, 6.0), (8, 6.0), (9, 6.0)):
+        store.write(step, arrays, {}, score)
+    assert store.steps() == [9, 8, 5]
+    assert not (tmp_path / "c" / "trash").exists()
+
+
+# --- nothing that was changed is used ---
+
+
+def all_files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def used(folder, kind=(1, None)):
+    """The epoch that a run resumes at, with the warnings."""
+    trainer = made(*kind)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Checkpointer(folder, trainer).restore("auto")
+    words = [str(w.message) for w in caught if w.category is CheckpointWarning]
+    return trainer, trainer.progress.epoch, words
+
+
+@pytest.fixture
+def folder(one, tmp_path):
+    """A copy of the folder after epoch 3 of the run with one seed: checkpoints 3, 2, the best."""
+    return Path(shutil.copytree(one[1][3], tmp_path / "checkpoints"))
+
+
+def check_never_wrong(folder, one, what):
+    """A damaged newest checkpoint is unharmed where it counts, or said to be bad and not used."""
+    trainer, epoch, words = used(folder)
+    assert epoch in (2, 3), what
+    if epoch == 2:
+        assert len(words) == 1, what
+        assert words[0].startswith("checkpoint 3 is not used: "), what
+        assert "rejected" in words[0]
+        assert "\n" not in words[0]
+    trainer.run()
+    assert differing(contents(trainer), one[2]) == [], what
+    return epoch
+
+
+def test_bit_flips_are_all_found(one, folder, tmp_path):
+    """In bytes drawn from all of the checkpoint: 0 silent."""
+    draw, found = random.Random(0), 0
+    for number in range(40):
+        copy = Path(shutil.copytree(folder, tmp_path / str(number)))
+        files = all_files(copy / "3")
+        file = draw.choices(files, [path.stat().st_size for path in files])[0]
+        content, bit = bytearray(file.read_bytes()), draw.randrange(8 * file.stat().st_size)
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        found += check_never_wrong(copy, one, f"bit {bit} of {file}") == 2
+    assert found >= 20  # the others are in a file that is not read, or in what orbax left over
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "halved", "last byte lost"])
+def test_every_file_truncated_or_deleted(one, folder, tmp_path, how):
+    for number, file in enumerate(all_files(folder / "3")):
+        copy = Path(shutil.copytree(folder, tmp_path / str(number)))
+        target = copy / file.relative_to(folder)
+        size = file.stat().st_size
+        if how == "deleted":
+            target.unlink()
+        else:
+            left = {"emptied": 0, "halved": size // 2, "last byte lost": max(size - 1, 0)}[how]
+            os.truncate(target, left)
+        check_never_wrong(copy, one, f"{target} {how}")
+
+
+@pytest.mark.parametrize("part", ["manifest", "state", "."])
+def test_a_half_deleted_checkpoint_is_not_used(one, folder, part):
+    shutil.rmtree(folder / "3" / part)
+    (folder / "3").mkdir(exist_ok=True)
+    assert check_never_wrong(folder, one, part) == 2
+    assert (folder / "rejected" / "3").is_dir()
+
+
+def test_foreign_entries_are_not_used(one, folder):
+    (folder / "9").mkdir()
+    (folder / "8").write_text("not a folder")
+    (folder / "notes").mkdir()
+    (folder / "007").mkdir()
+    trainer, epoch, words = used(folder)
+    assert epoch == 3
+    assert [word.split(":")[0] for word in words] == [
+        "checkpoint 9 is not used",
+        "checkpoint 8 is not used",
+    ]
+    saver = Checkpointer(folder, trainer, every=1)
+    trainer.execute_epoch()
+    saver.after_epoch(0.0)
+    saver.finish()
+    assert used(folder)[1:] == (4, [])
+
+
+def test_a_link_out_of_the_folder_is_not_followed(one, folder, tmp_path):
+    outside = tmp_path / "outside"
+    shutil.move(folder / "3" / "state", outside)
+    (folder / "3" / "state").symlink_to(outside)
+    assert check_never_wrong(folder, one, "link") == 2
+
+
+def test_a_link_in_place_of_a_checkpoint_is_not_followed(one, folder, tmp_path):
+    shutil.move(folder / "3", tmp_path / "3")
+    (folder / "3").symlink_to(tmp_path / "3")
+    assert check_never_wrong(folder, one, "link") == 2
+
+
+def test_a_manifest_beyond_all_measure_is_not_read(one, folder):
+    with (folder / "3" / "manifest" / "metadata").open("ab") as file:
+        file.truncate(17 * 2**20)
+    assert check_never_wrong(folder, one, "size") == 2
+
+
+def rewrite(folder, change):
+    """Changes checkpoint 3 and seals it again, as one who means it would."""
+    store = CheckpointStore(folder)
+    body = store.read_manifest(3)
+    arrays = store.read_arrays(3, body["arrays"])
+    change(arrays, body)
+    shutil.rmtree(folder / "3")
+    content = {name: value for name, value in body.items() if name != "arrays"}
+    store.write(3, arrays, content, 0.0)
+    store.close()
+
+
+def test_arrays_of_other_shapes_than_their_manifest_says_are_not_read(one, folder):
+    """Else a small manifest could make a reader allocate anything."""
+
+    def change(arrays, body):
+        arrays["state.params.params.Dense_0.kernel"] = np.zeros((1, 4, 4000), np.float32)
+
+    good = (folder / "3" / "manifest" / "metadata").read_bytes()
+    rewrite(folder, change)
+    (folder / "3" / "manifest" / "metadata").write_bytes(good)
+    assert check_never_wrong(folder, one, "shape") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "new", "words"),
+    [
+        ("buffer.action", lambda x: x.astype(np.int32), "uint8[1, 100, 4]"),
+        ("params.params.Dense_0.kernel", lambda x: x.astype(np.float16), "is float16[1, 4, 16]"),
+        ("params.params.Dense_0.kernel", lambda x: x[:, :, :8], "float32[1, 4, 16]"),
+        ("num_updates", lambda x: None, "state.num_updates is absent, expected int32[]"),
+    ],
+)
+def test_another_dtype_or_shape_is_refused_by_name(folder, name, new, words):
+    def change(arrays, body):
+        arrays[f"state.{name}"] = new(arrays[f"state.{name}"])
+        if arrays[f"state.{name}"] is None:
+            del arrays[f"state.{name}"]
+
+    rewrite(folder, change)
+    with pytest.raises(CheckpointMismatchError) as caught:
+        Checkpointer(folder, made()).restore("auto")
+    assert words in str(caught.value)
+    assert f"state.{name}" in str(caught.value)
+    assert "checkpoint 3" in str(caught.value)
+    assert (folder / "3").is_dir()  # where it was: the error is not the checkpoint's
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(folder):
+    with pytest.raises(
+        CheckpointMismatchError, match=r"Dense_0.bias is float32\[1, 16\], expected"
+    ):
+        Checkpointer(folder, made(hidden=(32,))).restore("auto")
+
+
+def test_a_checkpoint_of_other_callbacks_is_refused(folder):
+    trainer = made()
+    trainer = Trainer(trainer.learner, trainer.params, TrainerCallbacks(Remembers()))
+    with pytest.raises(
+        CheckpointMismatchError, match=r"had the callbacks .*Stops.*, now there are"
+    ):
+        Checkpointer(folder, trainer).restore("auto")
+
+
+def test_a_later_format_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("jaxrl_cb.trainer.manifest.FORMAT", FORMAT + 1)
+    rewrite_with = CheckpointStore(folder)
+    monkeypatch.setattr("jaxrl_cb.trainer.manifest.FORMAT", FORMAT)
+    body = rewrite_with.read_manifest(3)
+    arrays = rewrite_with.read_arrays(3, body["arrays"])
+    monkeypatch.setattr("jaxrl_cb.trainer.manifest.FORMAT", FORMAT + 1)
+    shutil.rmtree(folder / "3")
+    rewrite_with.write(3, arrays, {n: v for n, v in body.items() if n != "arrays"}, 0.0)
+    monkeypatch.setattr("jaxrl_cb.trainer.manifest.FORMAT", FORMAT)
+    for resume in ("auto", "must"):
+        with pytest.raises(CheckpointVersionError, match=f"format {FORMAT + 1}"):
+            Checkpointer(folder, made()).restore(resume)
+
+
+def test_auto_starts_anew_and_must_refuses_where_no_good_one_is(folder, tmp_path):
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint in"):
+        Checkpointer(tmp_path / "none", made()).restore("must")
+    assert Checkpointer(tmp_path / "none", made()).restore("auto") is False
+    for step in CheckpointStore(folder).steps():
+        os.truncate(folder / str(step) / "manifest" / "metadata", 7)
+    again = Path(shutil.copytree(folder, tmp_path / "again"))
+    with pytest.warns(CheckpointWarning), pytest.raises(CheckpointCorruptError, match="none of"):
+        Checkpointer(folder, made()).restore("must")
+    with pytest.warns(CheckpointWarning):
+        assert Checkpointer(again, made()).restore("auto") is False
+
+
+# --- the disk ---
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 2 MiB; where none can be mounted, one that says that it is full."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def run_epochs(trainer, saver, last):
+    for record in trainer.epochs():
+        saver.after_epoch(0.0)
+        saver.wait()
+        if record.epoch == last:
+            break
+
+
+def test_a_full_disk_is_an_error_and_the_next_save_works(small_disk):
+    trainer = made()
+    saver = Checkpointer(small_disk / "checkpoints", trainer, every=1)
+    run_epochs(trainer, saver, 2)
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 4096))
+    trainer.execute_epoch()
+    with pytest.raises(CheckpointWriteError, match=r"MiB are needed, 0\.0 MiB free") as caught:
+        saver.finish()
+    assert isinstance(caught.value, OSError)
+    assert used(small_disk / "checkpoints")[1:] == (2, [])
+    (small_disk / "ballast").unlink()
+    saver.save()
+    saver.finish()
+    assert used(small_disk / "checkpoints")[1:] == (3, [])
+    assert not list((small_disk / "checkpoints").glob("*tmp*"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_disk_that_fills_up_during_the_write_is_an_error(small_disk, monkeypatch):
+    trainer = made()
+    saver = Checkpointer(small_disk / "checkpoints", trainer, every=1)
+    run_epochs(trainer, saver, 2)
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 4096))
+    room = shutil._ntuple_diskusage(2**40, 0, 2**40)
+    trainer.execute_epoch()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: room)
+        with pytest.raises(CheckpointWriteError, match="No space left"):
+            saver.finish()
+    assert used(small_disk / "checkpoints")[1:] == (2, [])
+    (small_disk / "ballast").unlink()
+    saver.save()
+    saver.finish()
+    assert used(small_disk / "checkpoints")[1:] == (3, [])
+
+
+def test_a_read_only_folder_is_an_error_and_the_next_save_works(tmp_path, monkeypatch):
+    trainer = made()
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    run_epochs(trainer, saver, 2)
+    trainer.execute_epoch()
+
+    def refuses(self, mode=0o777, parents=False, exist_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuses)
+        with pytest.raises(CheckpointWriteError, match="Read-only"):
+            saver.finish()
+    saver.save()
+    saver.finish()
+    assert used(tmp_path / "checkpoints")[1:] == (3, [])
+
+
+def test_a_folder_that_is_gone_is_an_error_by_the_next_epoch(tmp_path):
+    class Removes(EpochTrainCallback):
+        def callback(self, epoch, env_step, context):
+            if epoch == 2:
+                shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(RunWriteError, match=r"run_dir=.* cannot be written to"):
+        train(tmp_path / "run", Removes(), max_epochs=4, checkpoint_every=50)
+
+
+def test_a_save_that_failed_is_told_at_the_next_epoch(tmp_path, monkeypatch):
+    trainer = made()
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    epochs = trainer.epochs()
+    next(epochs)
+    monkeypatch.setattr(saver.store, "_write", lambda *args: 1 / 0)
+    saver.after_epoch(0.0)
+    next(epochs)
+    with pytest.raises(CheckpointWriteError, match="division by zero"):
+        saver.after_epoch(0.0)
+
+
+def test_a_final_save_that_fails_makes_the_run_fail(tmp_path, monkeypatch):
+    def refuses(self, *args):
+        raise OSError("no more room")
+
+    monkeypatch.setattr(CheckpointStore, "_write", refuses)
+    with pytest.raises(CheckpointWriteError, match="no more room"):
+        train(tmp_path / "run")
+
+
+# --- train ---
+
+TINY = {
+    "num_envs": 4,
+    "batch_size": 16,
+    "buffer_size": 400,
+    "start_timesteps": 40,
+    "epoch_num_steps": 80,
+    "max_epochs": 3,
+    "num_test_episodes": 3,
+    "hidden_sizes": (16,),
+    "verbose": False,
+    "env_kwargs": {"max_steps_in_episode": 50},
+    "checkpoint_every": 1,
+}
+
+
+class Writes(EpochTrainCallback):
+    """Writes a row with what it remembers."""
+
+    def __init__(self):
+        self.total = 0
+
+    def callback(self, epoch, env_step, context):
+        self.total += env_step
+        context.logger.write("train/env_step", env_step, {"total": self.total})
+
+
+class FailsAt(EpochTestCallback):
+    """Raises before the test of an epoch, in which its train callbacks have been called."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+        self.calls = 0
+
+    def callback(self, epoch, env_step, context):
+        self.calls += 1
+        if epoch == self.epoch:
+            raise KeyError("mine")
+
+    def _tostring_excludes(self):
+        return ["epoch"]
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+
+def train(run_dir, train=None, test=None, stop=None, **changes):
+    callbacks = TrainerCallbacks(train, test, stop)
+    return jaxrl_cb.train("CartPole-v1", callbacks=callbacks, run_dir=run_dir, **(TINY | changes))
+
+
+def rows(path):
+    kept = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{n: v for n, v in row.items() if not n.startswith("time/")} for row in kept]
+
+
+def test_a_run_whose_callback_raised_is_resumed_and_does_that_epoch_again(tmp_path):
+    expected = train(tmp_path / "straight", Writes(), FailsAt(None))
+    with pytest.raises(KeyError, match="mine"):
+        train(tmp_path / "run", Writes(), FailsAt(2))
+    assert [row["step"] for row in rows(tmp_path / "run")][-1] == 80  # of epoch 2, before it failed
+    test = FailsAt(None)
+    result = train(tmp_path / "run", Writes(), test, resume="must")
+    assert test.calls == 4  # epochs 0 to 3, of which it has made only two itself
+    np.testing.assert_array_equal(result.history[-1].returns, expected.history[-1].returns)
+    for one, other in zip(
+        jax.tree.leaves(result.policy.params), jax.tree.leaves(expected.policy.params), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert rows(tmp_path / "run") == rows(tmp_path / "straight")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, capsys):
+    with pytest.raises(KeyError):
+        train(tmp_path / "run", Writes(), FailsAt(1), checkpoint_every=50)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for policy in (tmp_path / "run").glob("policy*"):
+        policy.unlink()
+    train(tmp_path / "run", Writes(), FailsAt(None), resume="auto", verbose=True)
+    assert "the run starts anew" in capsys.readouterr().out
+    train(tmp_path / "straight", Writes(), FailsAt(None))
+    assert rows(tmp_path / "run") == rows(tmp_path / "straight")
+
+
+def test_a_finished_run_is_resumed_as_finished(tmp_path):
+    first = train(tmp_path / "run", Writes())
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    again = train(tmp_path / "run", Writes(), resume="auto")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    assert repr(again) == repr(first)
+    assert len(again.history) == len(first.history) == 4
+
+
+def test_a_run_may_have_more_epochs_and_other_chunks(tmp_path):
+    constant = {"learning_rate_schedule": "constant"}
+    train(tmp_path / "run", Writes(), max_epochs=2, **constant)
+    longer = {"max_epochs": 4, "chunk_num_steps": 8, **constant}
+    result = train(tmp_path / "run", Writes(), resume="auto", **longer)
+    assert result.epoch == 4
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["max_epochs"] == 4
+    settings = {"max_epochs": 2, "epsilon_decay_steps": 80, **constant}
+    train(tmp_path / "two", Writes(), **settings)
+    result = train(tmp_path / "two", Writes(), resume="auto", **(settings | {"max_epochs": 4}))
+    straight = train(tmp_path / "four", Writes(), **(settings | {"max_epochs": 4}))
+    assert [r.mean.tolist() for r in result.history] == [r.mean.tolist() for r in straight.history]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 7}, "seed was 0 and is 7"),
+        ({"batch_size": 32}, "batch_size was 16 and is 32"),
+        ({"hidden_sizes": (8, 8)}, r"hidden_sizes was \[16\] and is \[8, 8\]"),
+        ({"env_kwargs": {"max_steps_in_episode": 60}}, "env_kwargs was"),
+        ({"gamma": 0.9, "tau": 0.1}, "gamma was 0.99 and is 0.9; tau was"),
+    ],
+)
+def test_a_run_with_other_settings_is_refused(tmp_path_factory, change, words):
+    path = tmp_path_factory.getbasetemp() / "other settings"
+    if not path.exists():
+        train(path)
+    with pytest.raises(CheckpointMismatchError, match=words):
+        train(path, resume="auto", **change)
+    assert json.loads((path / "config.json").read_text())["settings"]["seed"] == 0
+
+
+def test_a_threshold_that_was_changed_is_told_not_hidden(tmp_path):
+    """The state of a callback includes what it was made with."""
+    train(tmp_path / "run", stop=EpochStopCallbackRewardThreshold(400.0), max_epochs=1)
+    stop = EpochStopCallbackRewardThreshold(0.0)
+    with pytest.warns(CheckpointWarning, match=r"threshold=400\.0.* was given as .*threshold=0\.0"):
+        train(tmp_path / "run", stop=stop, resume="auto")
+    assert stop.threshold == 400.0
+
+
+def test_the_same_callback_objects_go_on_without_a_word(tmp_path):
+    stop = EpochStopCallbackRewardThreshold(400.0)
+    writes = Writes()
+    train(tmp_path / "run", writes, stop=stop, max_epochs=1)
+    train(tmp_path / "run", writes, stop=stop, max_epochs=2, resume="auto")
+
+
+@pytest.mark.parametrize("resume", ["never", "auto", "must"])
+def test_folders_that_are_not_a_runs(tmp_path, resume):
+    def error(path):
+        with pytest.raises(RunFolderError) as caught:
+            train(path, resume=resume)
+        return type(caught.value), str(caught.value)
+
+    (tmp_path / "file").write_text("x")
+    assert error(tmp_path / "file")[1].endswith("is not a folder; choose another name")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    kind, words = error(tmp_path / "full")
+    assert kind is (CheckpointNotFoundError if resume == "must" else RunFolderError)
+    assert "full" in words
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+    (tmp_path / "old").mkdir()
+    for name in ("config.json", "policy.json"):  # a run of a version without checkpoints
+        (tmp_path / "old" / name).write_text("{}")
+    if resume != "must":
+        assert error(tmp_path / "old")[0] is RunFolderError
+    for name in ("empty", "new"):
+        if name == "empty":
+            (tmp_path / "empty").mkdir()
+        if resume == "must":
+            assert error(tmp_path / name)[0] is CheckpointNotFoundError
+        else:
+            train(tmp_path / name, resume=resume)
+
+
+def test_resume_needs_a_folder():
+    with pytest.raises(ConfigError, match="need a run_dir"):
+        train(None, resume="auto")
+    with pytest.raises(ConfigError, match="'sometimes' is not one of 'never', 'auto', 'must'"):
+        train("x", resume="sometimes")
+    with pytest.raises(ConfigError, match="checkpoint_every=0 is out of range"):
+        train("x", checkpoint_every=0)
+    assert not Path("x").exists()
+
+
+def test_metrics_that_were_changed_are_not_gone_on_with(tmp_path):
+    train(tmp_path / "run", Writes(), max_epochs=2)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(lines[:-1]))  # the row of epoch 2
+    with pytest.warns(CheckpointWarning, match=r"checkpoint 2 is not used: metrics.jsonl does not"):
+        result = train(tmp_path / "run", Writes(), resume="must", max_epochs=2)
+    assert result.epoch == 2
+    assert [row["step"] for row in rows(tmp_path / "run")] == [0, 0, 80, 80, 160]
+
+
+def test_half_a_row_is_not_read(tmp_path):
+    train(tmp_path / "run", max_epochs=1)
+    whole = read_metrics(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step_type": "test/env')
+    assert read_metrics(tmp_path / "run") == whole
+
+
+def test_another_machine_is_told(tmp_path, monkeypatch):
+    train(tmp_path / "run", max_epochs=1)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_other")
+    with pytest.warns(CheckpointWarning, match=r"xla_flags '.*' -> '--xla_other'; from here on"):
+        train(tmp_path / "run", max_epochs=2, resume="auto")
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    class Intrudes(EpochTrainCallback):
+        def callback(self, epoch, env_step, context):
+            train(tmp_path / "run", resume="auto")
+
+    with pytest.raises(RunLockedError, match=rf"in use by process {os.getpid()} on "):
+        train(tmp_path / "run", Intrudes())
+    with pytest.raises(RunLockedError):
+        train(tmp_path / "run", Intrudes(), resume="auto")  # free again, until it intrudes
+
+
+def test_a_lock_is_gone_with_its_process(tmp_path):
+    code = (
+        "import os, signal, sys; from jaxrl_cb.run_files import locked; from pathlib import Path\n"
+        "locked(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / "run" / ".lock"
+    path.parent.mkdir()
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert path.read_text().startswith("process ")
+    train(tmp_path / "run")
+
+
+# --- callbacks' states ---
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.builds(np.float32, st.floats(width=32, allow_nan=False))
+    | st.builds(lambda x: np.array(x, np.int64), st.lists(st.integers(-9, 9), max_size=3)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.lists(inner, max_size=3).map(lambda x: deque(x, 5))
+        | st.sets(st.integers(), max_size=3)
+        | st.frozensets(st.text(), max_size=3)
+        | st.dictionaries(st.text() | st.integers() | st.just("$tuple"), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+def same(one, other):
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray | np.generic):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(map(same, one.values(), other.values()))
+    if isinstance(one, list | tuple | deque):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(VALUES)
+def test_values_come_back_as_they_were(value):
+    assert same(from_plain(json.loads(json.dumps(to_plain(value)))), value)
+
+
+def test_numbers_that_are_not_finite_come_back():
+    back = from_plain(json.loads(json.dumps(to_plain([float("nan"), float("-inf")]))))
+    assert np.isnan(back[0])
+    assert back[1] == float("-inf")
+
+
+@pytest.mark.parametrize("value", [object(), {"a": [lambda: 0]}, np.array(["x"]), {1: Path("x")}])
+def test_what_json_cannot_bring_back_is_refused(value):
+    with pytest.raises(TypeError):
+        to_plain(value)
+
+
+@pytest.mark.parametrize("value", [{"$object": 1}, {"$array": ["O", [1], ["x"]]}, {"$tuple": 3}])
+def test_what_was_never_written_is_refused(value):
+    with pytest.raises((ValueError, TypeError)):
+        from_plain(value)
+
+
+def test_an_attribute_that_is_left_out_is_told(tmp_path):
+    class Holds(Remembers):
+        def __init__(self):
+            super().__init__()
+            self.file = object()
+            self.function = print
+
+    trainer = Trainer(made().learner, made().params, TrainerCallbacks(Holds()))
+    with pytest.warns(
+        CheckpointWarning, match=r"Holds\.file \(object\) is not saved; give"
+    ) as told:
+        Checkpointer(tmp_path, trainer)
+    assert len(told) == 1
+
+
+def test_a_state_dict_that_cannot_be_kept_is_refused_by_name(tmp_path):
+    class Odd(Remembers):
+        def state_dict(self):
+            return {"x": object()}
+
+    with pytest.raises(CallbackTypeError, match=r"Odd\.state_dict\(\) holds a object"):
+        train(tmp_path / "run", Odd())
+    assert not (tmp_path / "run").exists()
+
+
+# --- manifest ---
+
+
+def test_a_digest_is_that_of_the_bytes():
+    # printf '\x01\x00\x02\x00' | sha256sum
+    manifest = sealed({"a": np.array([1, 2], np.int16)}, {})
+    entry = manifest["body"]["arrays"]["a"]
+    assert entry == {
+        "sha256": "7b11c1133330cd161071bf23a0c9b6ce5320a8f3a0f83620035a72be46df4104",
+        "shape": [2],
+        "dtype": "int16",
+    }

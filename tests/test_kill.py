@@ -1,0 +1,34 @@
+"""SIGKILL at random moments and at named points (see `kill_campaign.py`, which does more of it)."""
+
+from pathlib import Path
+
+import kill_campaign
+import pytest
+from kill_campaign import CONFIGS, POINTS, Campaign
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    return Campaign(tmp_path_factory.mktemp("kills"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_that_is_killed_again_and_again_becomes_the_same(campaign, name):
+    campaign.run(name, kills=5)
+    assert campaign.rejected == 0
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_point_becomes_the_same(campaign):
+    name = next(iter(CONFIGS))
+    expected = campaign.reference(name)[0]
+    for point in POINTS:
+        campaign.point(name, point, expected)
+    assert campaign.rejected == 0
+
+
+def test_the_campaign_can_fail(tmp_path):
+    """Two digests that differ are told apart by name."""
+    assert kill_campaign.differing({"a": "1", "b": "2"}, {"a": "1", "c": "2"}) == ["b", "c"]
+    assert Path(kill_campaign.__file__).parent == Path(__file__).parent
