@@ -115,6 +115,7 @@ class RunFolder:
     def start(self, *, is_resumed: bool) -> None:
         """Writes what the run is made of; of a resumed one, cuts the metrics back."""
         with writing(self.path):
+            self.checkpoints.mkdir(mode=0o700, exist_ok=True)
             self._rows.start(keep=is_resumed)
             self._write_json("config.json", self._facts["run"])
             self._write_json("versions.json", self._facts["versions"])

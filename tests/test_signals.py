@@ -163,7 +163,8 @@ def test_the_epoch_is_finished_and_saved_and_the_run_can_go_on(tmp_path, number,
         train(tmp_path / "run", Sends(number, 2))
     assert signal.getsignal(number) == before
     assert newest(tmp_path / "run") == 2
-    steps = [json.loads(r)["step"] for r in (tmp_path / "run" / "metrics.jsonl").open()]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
     assert steps == [0, 80, 160]
     result = train(tmp_path / "run", Sends(number, None), resume="must")
     straight = train(tmp_path / "straight", Sends(number, None))

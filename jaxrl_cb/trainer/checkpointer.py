@@ -134,7 +134,7 @@ class Checkpointer:
             passed = time.monotonic() - self._saved_at
             if (passed >= SECONDS or seconds > LONG_EPOCH) and not self._job:
                 self.save()
-        elif self._trainer.progress.epoch % self.every == 0:
+        elif (epoch := self._trainer.progress.epoch) and epoch % self.every == 0:
             self.save()
 
     def save(self) -> None:

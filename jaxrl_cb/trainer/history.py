@@ -53,7 +53,9 @@ class EpochRecord:
         return self.returns.std(axis=1, dtype=np.float64)
 
     def seed(self, index: int) -> "EpochRecord":
-        """The record of one seed, with a leading [1]."""
+        """The record of one seed, with a leading [1]; itself, where it is of one."""
+        if len(self.returns) == 1:
+            return self
         arrays = {
             field.name: value[index : index + 1]
             for field in dataclasses.fields(self)
