@@ -59,7 +59,7 @@ class RunFolder:
             save_file(arrays, self.path / f"policy_{which}.safetensors")
         scores = {
             name: np.atleast_1d(getattr(result, name)).tolist()
-            for name in ("stopped", "epoch", "env_step", "best_score", "best_epoch")
+            for name in ("stopped", "diverged", "epoch", "env_step", "best_score", "best_epoch")
         }
         spec = result.policy.spec
         data = {

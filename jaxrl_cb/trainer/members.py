@@ -16,7 +16,7 @@ import numpy as np
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
-from jaxrl_cb.types import ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
+from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTree, TrainState
 
 
 @dataclasses.dataclass
@@ -48,6 +48,7 @@ class Members:
         initial: tuple[Hyperparams, Epsilon],
     ):
         self.num_seeds = len(seeds)
+        self._num_test_episodes = num_test_episodes
         self.running = list(range(self.num_seeds))
         self._axes = learner.state_axes()
         self._small_axes = self._axes.replace(buffer=None, rollout=None)
@@ -107,7 +108,12 @@ class Members:
             inputs = (state.params, state.epsilon.inference, state.test_key)
             phase = jax.device_put(phase, group.device)
             results.append(group.programs.evaluate(*inputs, phase))
-        return self.gather(results, indices)
+        return self.gather(results, indices) if results else self._not_tested()
+
+    def num_nonfinite(self) -> np.ndarray:
+        """[S] int32, `Rollout.num_nonfinite` of the running seeds; -1 for the others."""
+        counts = [group.state.rollout.num_nonfinite for group in self._running_groups()]
+        return self.gather(counts, self.running)
 
     def state(self, indices: Sequence[int]) -> TrainState:
         """The state of some seeds, with a leading axis of them; direct where it is one group's.
@@ -184,6 +190,11 @@ class Members:
             else:
                 state = index_states[group.indices[0]]
             group.state = jax.device_put(leaves.copied(state), group.device)
+
+    def _not_tested(self) -> Evaluation:
+        shape = (self.num_seeds, self._num_test_episodes)
+        returns, lengths = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32)
+        return Evaluation(returns, lengths, is_complete=np.ones(shape, bool))
 
     def _running_groups(self, chosen: Sequence[int] | None = None) -> list[Group]:
         wanted = set(self.running) if chosen is None else set(self.running) & set(chosen)
