@@ -63,20 +63,22 @@ class Display:
         table = Table(title=f"{spec.id}")
         for column in ("seed", "ended", "epochs", "environment steps", "best test", "last test"):
             table.add_column(column, justify="right")
-        columns = [result.stopped, result.epoch, result.env_step, result.best_score]
-        stopped, epoch, env_step, best = (np.atleast_1d(column) for column in columns)
+        columns = [result.stopped, result.diverged, result.epoch, result.env_step]
+        stopped, diverged, epoch, env_step = (np.atleast_1d(column) for column in columns)
+        best = np.atleast_1d(result.best_score)
+        ended = {False: "budget used", True: "diverged"}
         for index in range(len(stopped)):
             last = next(r.mean[index] for r in result.history if r.epoch == epoch[index])
             table.add_row(
                 str(self._first_seed + index),
-                "stopped" if stopped[index] else "budget used",
+                "stopped" if stopped[index] else ended[bool(diverged[index])],
                 str(epoch[index]),
                 f"{env_step[index]:,}",
                 f"{best[index]:.1f}",
                 f"{last:.1f}",
             )
         self.console.print(table)
-        left = int((~stopped).sum())
+        left = int((~stopped & ~diverged).sum())
         if left and any(result.callbacks):
             self.console.print(
                 f"{left} of {len(stopped)} did not reach the stop within the budget; "
@@ -97,6 +99,8 @@ def progress_text(record: EpochRecord, best: float | None = None) -> str:
     """What a test found, in at most 53 characters for one seed."""
     mean = record.mean[~np.isnan(record.mean)]
     steps = f"{_short(record.env_step)} steps"
+    if not len(mean):
+        return f"{steps}, no test: NaN or infinity ended the run"
     if len(record.mean) > 1:
         text = f"{len(mean)}/{len(record.mean)} seeds, {steps}, median test {np.median(mean):.1f}"
         return text if best is None else f"{text}, best {best:.1f}"

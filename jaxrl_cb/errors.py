@@ -36,6 +36,14 @@ class CallbackValueError(JaxrlError, ValueError):
     """A callback set a value outside its range."""
 
 
+class NonFiniteError(JaxrlError, FloatingPointError):
+    """A loss, a reward, an observation or a parameter became NaN or infinite while training."""
+
+
+class NonFiniteWarning(UserWarning):
+    """The same, where training goes on: of the other seeds, or in spite of it."""
+
+
 class MissingPackageError(JaxrlError, ImportError):
     """An optional package is not installed; the message has the line that installs it."""
 

@@ -71,7 +71,8 @@ def plot_run(run_dir: Path) -> Path:
     _decorate(axes, curve, "test return, mean and standard deviation")
     axes.set_title(f"{curve.env}, {config['algorithm']}")
     epsilon_axes = axes.twinx()
-    eps = np.nanmedian(curve.eps, axis=1)  # of the seeds that still run
+    own = [row[~np.isnan(row)] for row in curve.eps]  # of the seeds that still run
+    eps = [np.median(row) if len(row) else np.nan for row in own]
     epsilon_axes.plot(curve.steps, eps, color="0.6", linestyle="--", label="epsilon")
     epsilon_axes.set(ylabel="training epsilon", ylim=(0, 1.05))
     lines, labels = axes.get_legend_handles_labels()

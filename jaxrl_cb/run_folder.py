@@ -143,7 +143,7 @@ class RunFolder:
                 replace(self.path / name, lambda path, own=arrays: save_file(own, path))
             scores = {
                 name: np.atleast_1d(getattr(result, name)).tolist()
-                for name in ("stopped", "epoch", "env_step", "best_score", "best_epoch")
+                for name in ("stopped", "diverged", "epoch", "env_step", "best_score", "best_epoch")
             }
             spec = result.policy.spec
             data = {

@@ -87,6 +87,7 @@ class Rollout(struct.PyTreeNode):
     obs: Array  # [E, *obs] observation to act on next
     episode_return: Array  # [E] float32, undiscounted, of the running episode
     episode_length: Array  # [E] int32, steps since the running episode began
+    num_nonfinite: Array  # [] int32, steps so far whose reward or observation was not finite
 
 
 class Cursor(struct.PyTreeNode):
@@ -133,13 +134,16 @@ class TrainState(struct.PyTreeNode):
 
 
 class ChunkMetrics(NamedTuple):
-    """Sums over one compiled chunk; divided on the host."""
+    """Sums over one compiled chunk; divided on the host. A chunk of one step is a step."""
 
     loss_sum: Any  # [] float32, over gradient steps
     return_sum: Any  # [] float32, undiscounted returns of the training episodes that ended
     num_episodes: Any  # [] int32
     num_masked: Any  # [] int32, see `Buffer.num_masked`; a running total
     num_lossy: Any  # [] int32, see `Buffer.num_lossy`; a running total
+    num_sound_steps: Any  # [] int32, vector steps before the first one with a `num_nonfinite`
+    first_bad_update: Any  # [] int32, `num_updates` after the first loss not finite, or `NEVER`
+    is_params_finite: Any  # [] bool, at the chunk's end; a single step does not look
 
 
 class Evaluation(NamedTuple):

@@ -18,7 +18,7 @@ import pytest
 
 from jaxrl_cb.algorithms import DQN
 from jaxrl_cb.envs import functional, make
-from jaxrl_cb.errors import JaxrlError
+from jaxrl_cb.errors import JaxrlError, NonFiniteWarning
 from jaxrl_cb.learners import (
     Exploration,
     OptimizerConfig,
@@ -802,7 +802,9 @@ def test_another_environment_of_the_same_name_is_another_one(compiles):
     assert puppet_environment(BROKEN).spec == puppet_environment(VALUES).spec
     up = puppet_trainer(test=Play(ALL), max_epochs=0).run()
     compiles()
-    down = puppet_trainer(test=Play(ALL), learner=puppet(values=BROKEN), max_epochs=0).run()
+    broken = {"learner": puppet(values=BROKEN), "on_nan": "warn"}
+    with pytest.warns(NonFiniteWarning, match="prefill"):
+        down = puppet_trainer(test=Play(ALL), max_epochs=0, **broken).run()
     assert compiles() > 0
     assert (up.history[0].returns == 20.0).all()
     assert (down.history[0].returns == -20.0).all()
@@ -1083,10 +1085,10 @@ def test_a_lucky_test_is_not_confirmed():
 def test_the_best_is_never_nan_where_there_is_a_number():
     # In the broken environment HALF returns NaN, ALL -20 and MORE -15.
     def best_of(*actions):
-        run = puppet_trainer(
-            test=Play(*actions), learner=puppet(values=BROKEN), max_epochs=len(actions) - 1
-        )
-        result = run.run()
+        broken = {"learner": puppet(values=BROKEN), "on_nan": "warn"}
+        run = puppet_trainer(test=Play(*actions), max_epochs=len(actions) - 1, **broken)
+        with pytest.warns(NonFiniteWarning, match="prefill"):
+            result = run.run()
         return result.best_score, result.best_epoch
 
     assert best_of(HALF, ALL, HALF) == (-20.0, 1)

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_refused_by_name(donor):
 def test_a_result_is_not_a_policy(donor):
     with pytest.raises(TypeError, match=r"result\.best_policy"):
         begun(donor)
-    assert repr(donor).startswith("TrainResult('CartPole-v1', stopped=[False False], epoch=[1 1]")
+    assert repr(donor).startswith("TrainResult('CartPole-v1', stopped=[False False], diverged=")
     assert len(repr(donor)) < 300
 
 

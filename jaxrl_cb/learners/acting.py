@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.ops.epsilon import epsilon_greedy
+from jaxrl_cb.ops.finite import num_nonfinite
 from jaxrl_cb.ops.randomness import as_key, words_per_key
 from jaxrl_cb.types import Array, Experience, Rollout
 
@@ -55,11 +56,13 @@ def act(
     )
     done = result.terminated | result.truncated
     returns = rollout.episode_return + result.score
+    num_bad = num_nonfinite(result.reward, result.final_obs, result.obs)
     rollout = Rollout(
         env_state=result.state,
         obs=result.obs,
         episode_return=jnp.where(done, 0.0, returns),
         episode_length=jnp.where(done, 0, rollout.episode_length + 1),
+        num_nonfinite=rollout.num_nonfinite + num_bad,
     )
     return_sum = jnp.sum(jnp.where(done, returns, 0.0))
     return rollout, experience, return_sum, jnp.sum(done, dtype=jnp.int32)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ from jaxrl_cb.learners.acting import act, act_shape
 from jaxrl_cb.learners.exploration import Exploration
 from jaxrl_cb.learners.optimizer import OptimizerConfig
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
-from jaxrl_cb.ops.counters import take_credit, updates_after
+from jaxrl_cb.ops.counters import NEVER, take_credit, updates_after
 from jaxrl_cb.ops.epsilon import advance, epsilon_at
+from jaxrl_cb.ops.finite import index_if_nonfinite, num_nonfinite
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.types import (
@@ -34,6 +35,17 @@ from jaxrl_cb.types import (
     TrainState,
     Transition,
 )
+
+
+class Losses(NamedTuple):
+    """Of some gradient steps."""
+
+    sum: Array  # [] float32
+    first_bad: Array  # [] int32, see `ChunkMetrics.first_bad_update`
+
+    def plus(self, later: "Losses") -> "Losses":
+        """Those of both."""
+        return Losses(self.sum + later.sum, jnp.minimum(self.first_bad, later.first_bad))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +128,7 @@ class ReplayLearner:
             opt_state=self._optimizer().init(split(params)[0]),
             num_updates=jnp.int32(0),
             buffer=self._ring().init(obs[0], self.environment.spec.num_actions),
-            rollout=Rollout(env_state, obs, zeros, zeros.astype(jnp.int32)),
+            rollout=Rollout(env_state, obs, zeros, zeros.astype(jnp.int32), num_nonfinite(obs)),
             update_credit=jnp.int32(0),
             epsilon=epsilon,
             hyperparams=hyperparams,
@@ -152,8 +164,8 @@ class ReplayLearner:
             epsilon=state.epsilon.replace(training=advance(state.epsilon.training, self.num_envs)),
         )
         state, metrics = self._collect(state, act_words, epsilon)
-        state, loss_sum = self._learn(state, sample_words, as_key(update_words, like=key))
-        return state, metrics._replace(loss_sum=loss_sum)
+        state, losses = self._learn(state, sample_words, as_key(update_words, like=key))
+        return state, metrics._replace(loss_sum=losses.sum, first_bad_update=losses.first_bad)
 
     def evaluate(
         self, params: PyTree, epsilon: Array, test_key: Array, phase: Array, num_episodes: int
@@ -202,12 +214,20 @@ class ReplayLearner:
             like=state.key,
         )
         buffer = self._ring().add(state.buffer, experience)
-        totals = (buffer.num_masked, buffer.num_lossy)
-        metrics = ChunkMetrics(jnp.float32(0.0), return_sum, num_episodes, *totals)
+        metrics = ChunkMetrics(
+            loss_sum=jnp.float32(0.0),
+            return_sum=return_sum,
+            num_episodes=num_episodes,
+            num_masked=buffer.num_masked,
+            num_lossy=buffer.num_lossy,
+            num_sound_steps=(rollout.num_nonfinite == 0).astype(jnp.int32),
+            first_bad_update=jnp.int32(NEVER),
+            is_params_finite=jnp.bool_(True),
+        )
         params = observe(self.algorithm, state.params, experience.obs)
         return state.replace(params=params, buffer=buffer, rollout=rollout), metrics
 
-    def _learn(self, state: TrainState, words: Array, keys: Array) -> tuple[TrainState, Array]:
+    def _learn(self, state: TrainState, words: Array, keys: Array) -> tuple[TrainState, Losses]:
         """Takes ``floor(rate)`` gradient steps, and one more when the credit is full.
 
         Args:
@@ -219,9 +239,10 @@ class ReplayLearner:
         whole = math.floor(rate)
         # The ring stays outside branches and loops: one that passed it on would copy it.
         buffer, rollout = state.buffer, state.rollout
-        learned, loss_sum = state.replace(buffer=None, rollout=None), jnp.float32(0.0)
+        learned, none = state.replace(buffer=None, rollout=None), _no_losses()
+        losses = none
         if whole:
-            learned, loss_sum = self._updates(
+            learned, losses = self._updates(
                 learned, buffer, rollout, words=words[:, :whole], keys=keys[:whole]
             )
         if rate.denominator > 1:
@@ -231,15 +252,15 @@ class ReplayLearner:
                 lambda s: self._updates(
                     s, buffer, rollout, words=words[:, whole:], keys=keys[whole:]
                 ),
-                lambda s: (s, jnp.float32(0.0)),
+                lambda s: (s, none),
                 learned.replace(update_credit=credit),
             )
-            loss_sum = loss_sum + extra
-        return learned.replace(buffer=buffer, rollout=rollout), loss_sum
+            losses = losses.plus(extra)
+        return learned.replace(buffer=buffer, rollout=rollout), losses
 
     def _updates(
         self, learned: TrainState, buffer: Buffer, rollout: Rollout, *, words: Array, keys: Array
-    ) -> tuple[TrainState, Array]:
+    ) -> tuple[TrainState, Losses]:
         """Gradient steps, their minibatches drawn and gathered at once."""
         ring, n, gamma = self._ring(), self.replay.n_step, learned.hyperparams.gamma
 
@@ -257,11 +278,11 @@ class ReplayLearner:
         if len(keys) == 1:
             return self._update(learned, *jax.tree.map(lambda x: x[0], minibatches))
         learned, losses = lax.scan(lambda s, m: self._update(s, *m), learned, minibatches)
-        return learned, jnp.sum(losses)
+        return learned, Losses(jnp.sum(losses.sum), jnp.min(losses.first_bad))
 
     def _update(
         self, state: TrainState, transition: Transition, weight: Array, keys: Array
-    ) -> tuple[TrainState, Array]:
+    ) -> tuple[TrainState, Losses]:
         key_target, key_loss = keys
         algorithm, hyperparams = self.algorithm, state.hyperparams
         target = jax.vmap(algorithm.target, in_axes=(None, None, 0, None))(
@@ -287,7 +308,7 @@ class ReplayLearner:
         state = state.replace(
             params=params, target_params=target_params, opt_state=opt_state, num_updates=num_updates
         )
-        return state, loss
+        return state, Losses(loss, index_if_nonfinite(loss, num_updates))
 
     def _next_target(self, target_params, params, hyperparams, num_updates) -> PyTree:
         learned, rest = split(params)  # what is not learned is the same in both networks
@@ -300,3 +321,7 @@ class ReplayLearner:
             return joined(move(target), rest)
         target = lax.cond(num_updates % period == 0, move, lambda t: t, target)
         return joined(target, rest)
+
+
+def _no_losses() -> Losses:
+    return Losses(jnp.float32(0.0), jnp.int32(NEVER))

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 
 from jaxrl_cb.types import Array
 
+NEVER = 2**31 - 1
+"""In place of the (int32) count at which something happens that did not happen."""
+
 
 def update_rate(num_envs: int, samples_per_insert: float, batch_size: int) -> Fraction:
     """Gradient steps due per vector step, exactly.

@@ -24,7 +24,8 @@ class EpochRecord:
         eps_inference: [S] epsilon that acted in this test.
         train_loss: [S] mean loss over the epoch's gradient steps; NaN if there were none.
         train_return: [S] mean return of the training episodes that ended; NaN if there were none.
-        num_masked: [S] transitions left out so far as their final observation was not kept.
+        num_masked: [S] transitions left out so far as their final observation was not kept; -1
+            where stopped.
         train_seconds: wall seconds of the epoch's chunks.
         test_seconds: wall seconds of the test.
     """
@@ -101,9 +102,9 @@ def training_means(
     with np.errstate(invalid="ignore", divide="ignore"):
         loss, train_return = losses / num_updates, returns / episodes
     loss[list(stopped)] = train_return[list(stopped)] = np.nan
-    num_masked = metrics[-1].num_masked if metrics else np.zeros(num_seeds)
-    means = {"train_loss": loss, "train_return": train_return}
-    return {**means, "num_masked": np.asarray(num_masked, np.int64)}
+    num_masked = np.array(metrics[-1].num_masked if metrics else [0] * num_seeds, np.int64)
+    num_masked[list(stopped)] = -1
+    return {"train_loss": loss, "train_return": train_return, "num_masked": num_masked}
 
 
 @dataclasses.dataclass(frozen=True)

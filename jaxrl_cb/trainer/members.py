@@ -16,7 +16,7 @@ import numpy as np
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
-from jaxrl_cb.types import ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
+from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTree, TrainState
 
 LOCKSTEP = ("num_updates", "update_credit")
 """Scalars of the state (beside the replay's own) that running seeds have in common."""
@@ -51,6 +51,7 @@ class Members:
         self.num_seeds = num_seeds
         self.running = list(range(num_seeds))
         self._learner = learner
+        self._num_test_episodes = num_test_episodes
         self._axes = learner.state_axes()
         self._small_axes = self._axes.replace(buffer=None, rollout=None)
         self._parked: dict[int, TrainState] = {}
@@ -123,7 +124,12 @@ class Members:
             inputs = (state.params, state.epsilon.inference, state.test_key)
             phase = jax.device_put(phase, group.plan.device)
             results.append(self.programs(group).evaluate(*inputs, phase))
-        return self.gather(results, indices)
+        return self.gather(results, indices) if results else self._not_tested()
+
+    def num_nonfinite(self) -> np.ndarray:
+        """[S] int32, `Rollout.num_nonfinite` of the running seeds; -1 for the others."""
+        counts = [group.state.rollout.num_nonfinite for group in self._running_groups()]
+        return self.gather(counts, self.running)
 
     def state(self, indices: Sequence[int]) -> TrainState:
         """The state of some seeds, with a leading axis of them; direct where it is one group's.
@@ -223,6 +229,11 @@ class Members:
             if self.num_seeds > 1:
                 stopped = [i for i in group.indices if i not in live]
                 self._parked |= {i: leaves.put(of([i], i), group.plan.device) for i in stopped}
+
+    def _not_tested(self) -> Evaluation:
+        shape = (self.num_seeds, self._num_test_episodes)
+        returns, lengths = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32)
+        return Evaluation(returns, lengths, is_complete=np.ones(shape, bool))
 
     def _running_groups(self, chosen: Sequence[int] | None = None) -> list[Group]:
         wanted = set(self.running) if chosen is None else set(self.running) & set(chosen)

@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Annotated
 
-from jaxrl_cb.checks import Range, check_fields, check_multiple
+from jaxrl_cb.checks import Choice, Range, check_fields, check_multiple
 from jaxrl_cb.errors import ConfigError
 from jaxrl_cb.learners.replay import ReplayLearner
+
+ON_NAN = ("stop", "raise", "warn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,11 @@ class TrainerParams:
         vectorize_seeds: whether all seeds run in one batched program. None: yes on accelerators, no
             on CPU, where one after another is faster, and each is bit for bit the run alone.
         chunk_num_steps: environment steps of one compiled call at most; the epoch is cut up evenly.
+        on_nan: what NaN or infinity in a loss, a reward, an observation or a parameter does, found
+            at the end of a compiled call: "stop" ends that seed and warns, "raise" raises
+            NonFiniteError, "warn" warns once for each seed and goes on.
+        debug: whether a compiled call with NaN or infinity is run again, step by step, to say which
+            operation made it; a copy of the state is kept for that, and each call copies it.
     """
 
     max_epochs: Annotated[int, Range(0)] = 100
@@ -31,6 +38,8 @@ class TrainerParams:
     num_seeds: Annotated[int, Range(1)] = 1
     vectorize_seeds: bool | None = None
     chunk_num_steps: Annotated[int, Range(1)] = 1_000_000
+    on_nan: Annotated[str, Choice(ON_NAN)] = "stop"
+    debug: bool = False
 
     def __post_init__(self):
         check_fields(self)

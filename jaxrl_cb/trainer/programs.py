@@ -13,6 +13,7 @@ from jax import lax
 from jax.sharding import SingleDeviceSharding
 
 from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.ops.finite import all_finite
 from jaxrl_cb.trainer.leaves import per_seed_leaves
 from jaxrl_cb.types import ChunkMetrics, PyTree, TrainState
 
@@ -73,6 +74,9 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
         state, metrics = lax.scan(lambda s, _: learner.step(s), state, length=length)
         sums = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), metrics)
         totals = {name: getattr(metrics, name)[-1] for name in ("num_masked", "num_lossy")}
+        first_bad_update = jnp.min(metrics.first_bad_update)
+        is_finite = all_finite(state.params)
+        sums = sums._replace(first_bad_update=first_bad_update, is_params_finite=is_finite)
         return state, sums._replace(**totals)
 
     init = over_seeds(learner.init, width, (0, 0, 0), axes)

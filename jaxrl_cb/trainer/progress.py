@@ -21,6 +21,7 @@ class Progress:
         history: all test records.
         best: best test of each seed.
         ended: by seed, the epoch and environment step at which it stopped.
+        diverged: by seed, what was NaN or infinite, of those that it ended.
         num_evaluations: [S], further tests since the epoch began.
         seconds: wall seconds by what they were spent on.
     """
@@ -31,6 +32,7 @@ class Progress:
         self.history: list[EpochRecord] = []
         self.best = [BestOfSeed() for _ in range(num_seeds)]
         self.ended: dict[int, tuple[int, int]] = {}
+        self.diverged: dict[int, str] = {}
         self.num_evaluations = np.zeros(num_seeds, np.uint32)
         self.seconds = {"compile": 0.0, "train": 0.0, "test": 0.0}
 
@@ -48,6 +50,7 @@ class Progress:
         """A copy that does not change when this goes on; the records themselves are shared."""
         other = copy.copy(self)
         other.history, other.ended = list(self.history), dict(self.ended)
+        other.diverged = dict(self.diverged)
         other.best = [copy.copy(best) for best in self.best]
         other.num_evaluations = self.num_evaluations.copy()
         other.seconds = dict(self.seconds)
@@ -59,17 +62,25 @@ class Progress:
         self.num_evaluations[:] = 0
 
     def remember(self, record: EpochRecord, params_of: Callable[[int], PyTree]) -> None:
-        """Takes a test into history and, for running seeds, into account for the best."""
+        """Takes a test into history and, for running seeds, into account for the best.
+
+        A seed that never came to a test has its first parameters as the best, of score NaN.
+        """
         self.history.append(record)
         self.seconds["train"] += record.train_seconds
         self.seconds["test"] += record.test_seconds
         for index, score in enumerate(record.mean.tolist()):
-            if index not in self.ended:
+            if index not in self.ended or self.best[index].best is None:
                 self.best[index].offer(score, self.epoch, functools.partial(params_of, index))
 
     def end(self, index: int) -> None:
         """Notes that a seed stops now."""
         self.ended[index] = (self.epoch, self.env_step)
+
+    def diverge(self, index: int, text: str) -> None:
+        """Notes that NaN or infinity ends a seed now."""
+        self.end(index)
+        self.diverged[index] = text
 
     def show(self, context: TrainingContext, views: list[TrainingContext]) -> None:
         """Brings the contexts up to date."""

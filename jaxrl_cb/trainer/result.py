@@ -21,6 +21,7 @@ class TrainResult:
     Attributes:
         history: one record per test phase, epoch 0 included.
         stopped: per seed, whether a stop callback ended it.
+        diverged: per seed, whether NaN or infinity ended it (``on_nan="stop"``).
         epoch: per seed, its last epoch.
         env_step: per seed, its environment steps (Python int or int64).
         best_score: per seed, the mean return of its best test.
@@ -35,6 +36,7 @@ class TrainResult:
 
     history: list[EpochRecord]
     stopped: bool | np.ndarray
+    diverged: bool | np.ndarray
     epoch: int | np.ndarray
     env_step: int | np.ndarray
     best_score: float | np.ndarray
@@ -46,7 +48,7 @@ class TrainResult:
     seconds: dict[str, float]
 
     def __repr__(self) -> str:
-        names = ("stopped", "epoch", "env_step", "best_score", "best_epoch")
+        names = ("stopped", "diverged", "epoch", "env_step", "best_score", "best_epoch")
         facts = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"TrainResult({self.policy.spec.id!r}, {facts})"
 
@@ -58,13 +60,16 @@ def make_result(
     everyone = range(progress.num_seeds)
     now = (progress.epoch, progress.env_step)
     last = [progress.ended.get(index, now) for index in everyone]
+    diverged = np.array([index in progress.diverged for index in everyone])
+    ended = np.array([index in progress.ended for index in everyone])
     best = [b.best for b in progress.best if b.best is not None]
     best_params = jax.tree.map(lambda *x: np.concatenate(x), *[b.params for b in best])
     spec, algorithm = learner.environment.spec, learner.algorithm
     epsilon = np.array(state.epsilon.inference)
     return TrainResult(
         history=list(progress.history),
-        stopped=per_seed(np.array([index in progress.ended for index in everyone])),
+        stopped=per_seed(ended & ~diverged),
+        diverged=per_seed(diverged),
         epoch=per_seed(np.array([epoch for epoch, _ in last])),
         env_step=per_seed(np.array([env_step for _, env_step in last], np.int64)),
         best_score=per_seed(np.array([b.score for b in best])),

@@ -60,6 +60,7 @@ class Snapshot:
             "env_step": progress.env_step,
             "best": best,
             "ended": [[index, *when] for index, when in progress.ended.items()],
+            "diverged": [[index, words] for index, words in progress.diverged.items()],
             "num_evaluations": progress.num_evaluations.tolist(),
             "seconds": progress.seconds,
             "callbacks": self.callbacks,
@@ -108,6 +109,7 @@ def from_stored(arrays: Arrays, data: dict[str, Any], expected: TrainState) -> S
         own = jax.tree.map(lambda x, i=index: x[i : i + 1], best)
         progress.best[index] = BestOfSeed(Best(float(score), int(epoch), own))
     progress.ended = {int(i): (int(epoch), int(step)) for i, epoch, step in data["ended"]}
+    progress.diverged = {int(index): str(words) for index, words in data["diverged"]}
     progress.num_evaluations = np.array(data["num_evaluations"], np.uint32)
     progress.seconds = {str(name): float(value) for name, value in data["seconds"].items()}
     prefix = "lockstep."

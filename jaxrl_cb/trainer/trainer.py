@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -10,16 +11,18 @@ import jax
 import numpy as np
 
 from jaxrl_cb.checks import check_int
-from jaxrl_cb.errors import JaxrlError
+from jaxrl_cb.errors import JaxrlError, NonFiniteError, NonFiniteWarning
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.context import Environments, TrainingContext
+from jaxrl_cb.trainer.debug import Debugger, NoDebugger
 from jaxrl_cb.trainer.evaluate import check_complete, check_packing
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.leaves import copied, to_numpy
 from jaxrl_cb.trainer.loggers import Logger, NullLogger
 from jaxrl_cb.trainer.members import Members
+from jaxrl_cb.trainer.nonfinite import NonFinite, in_chunk, in_prefill
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
 from jaxrl_cb.trainer.progress import Progress
@@ -62,6 +65,8 @@ class Trainer:
         self._chunks = self.params.chunk_lengths(learner.num_envs)
         self.context, *self._views = self._contexts()
         self._hooks = Hooks(self.callbacks, self.context, self._views)
+        self._debugger = Debugger(learner) if self.params.debug else NoDebugger()
+        self._warned: set[int] = set()  # seeds, where on_nan="warn"
         self._begins_with: list[PyTree] = []
         self._untested: tuple[list[ChunkMetrics], float] | None = None
         self._built: Members | None = None
@@ -117,6 +122,7 @@ class Trainer:
         with self._running():
             self._build()
             self._begin()
+            self._deal_with(in_prefill(self._members.num_nonfinite()))
             return self._test([], train_seconds=0.0)
 
     def execute_epoch(self) -> EpochRecord:
@@ -143,15 +149,38 @@ class Trainer:
             progress.epoch -= 1  # nothing has happened in it yet
             raise
         started = time.perf_counter()
-        metrics = self._run_chunks()
-        progress.env_step += self.params.epoch_num_steps
+        metrics = [self._run_chunk(length) for length in self._chunks if progress.running]
         return metrics, time.perf_counter() - started
 
-    def _run_chunks(self) -> list[ChunkMetrics]:
-        parts = [self._members.run_chunk(length) for length in self._chunks]
-        metrics = [self._members.gather(part, self.progress.running) for part in parts]
-        check_packing(self.learner.environment, metrics[-1])
+    def _run_chunk(self, length: int) -> ChunkMetrics:
+        progress, num_envs = self.progress, self.learner.num_envs
+        self._debugger.keep(self._members.groups)
+        metrics = self._members.gather(self._members.run_chunk(length), progress.running)
+        found = in_chunk(metrics, progress.running, length, progress.env_step, num_envs)
+        progress.env_step += length * num_envs
+        self._deal_with(found)
+        check_packing(self.learner.environment, metrics)
         return metrics
+
+    def _deal_with(self, found: list[NonFinite]) -> None:
+        """Does what `on_nan` says with seeds that hold NaN or infinity."""
+        texts = {f.index: self._told(f) for f in found if f.index not in self._warned}
+        if texts and self.params.on_nan == "raise":
+            raise NonFiniteError("; ".join(texts.values()))
+        if self.params.on_nan == "warn":
+            self._warned |= set(texts)
+        else:
+            for index, text in texts.items():
+                self._members.park(index)
+                self.progress.diverge(index, text)
+        for text in texts.values():
+            warnings.warn(text, NonFiniteWarning, stacklevel=2)
+
+    def _told(self, found: NonFinite) -> str:
+        index = found.index
+        rate = float(np.asarray(self._members.state((index,)).hyperparams.learning_rate)[0])
+        explanation = self._debugger.explain(found)
+        return found.message(self.params.seed + index, self.progress.epoch, rate, explanation)
 
     def _test(self, metrics: list[ChunkMetrics], train_seconds: float) -> EpochRecord:
         progress = self.progress
@@ -201,6 +230,7 @@ class Trainer:
         if self._built is None:
             self._build()
         self._untested = None
+        self._warned = set()
         self.progress = snapshot.progress.copy()
         self._members.restore(snapshot.state, snapshot.lockstep, self.progress.running)
         if not self.is_finished:
