@@ -14,11 +14,14 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
-from jaxrl_cb.config import Config, load_config, resolve
+from jaxrl_cb.checks import check_choice
+from jaxrl_cb.config import Config, check_names, load_config, resolve
 from jaxrl_cb.envs import EnvSpec
-from jaxrl_cb.errors import ConfigError, RunFolderError
+from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, RunFolderError, kind, shown
+from jaxrl_cb.files import checked_path, parse_json, reading, writing
 from jaxrl_cb.trainer.policy import Policy
 from jaxrl_cb.trainer.result import TrainResult
+from jaxrl_cb.trainer.warm_start import abstract_params, check_shapes
 
 PACKAGES = ("jaxrl-cb", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
 
@@ -28,15 +31,18 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]):
         """Raises RunFolderError if there is something in the folder already."""
-        self.path = Path(path)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        self.path = checked_path("run_dir", path)
+        with writing("run_dir", self.path):
+            is_new = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+        if not is_new:
             raise RunFolderError(
-                f"run_dir={str(path)!r} is not an empty folder; choose another one"
+                f"run_dir={shown(str(path))} is not an empty folder; choose another one"
             )
 
     def start(self, env: str | None, algorithm: str, config: Config, callbacks: str) -> None:
         """Makes the folder and writes what the run is made of."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with writing("run_dir", self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         settings = config.flat()
         data = {"env": env, "algorithm": algorithm, "callbacks": callbacks, "settings": settings}
         self._write_json("config.json", data)
@@ -44,12 +50,13 @@ class RunFolder:
 
     def write(self, step_type: str, step: int, data: Mapping[str, Any]) -> None:
         """Appends one row; numbers that are not finite become null."""
+        if not isinstance(data, Mapping):
+            raise CallbackTypeError(f"logger.write got {kind(data)} as its data; expected a dict")
+        for name in {"step_type", "step"} & set(data):
+            raise CallbackValueError(f"logger.write: {name!r} is the row's own name; take another")
         row = {"step_type": step_type, "step": step, **data}
-        for name, value in row.items():
-            if not isinstance(value, str | int | float | bool | list | tuple | dict | None):
-                row[name] = np.asarray(value).tolist()
         with (self.path / "metrics.jsonl").open("a") as metrics:
-            metrics.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+            metrics.write(json.dumps(_finite(row), allow_nan=False, default=_plain) + "\n")
 
     def finish(self, result: TrainResult) -> None:
         """Writes the policies."""
@@ -71,7 +78,8 @@ class RunFolder:
 
     def _write_json(self, name: str, data: Any) -> None:
         text = json.dumps(_finite(data), indent=2, allow_nan=False)
-        (self.path / name).write_text(text + "\n")
+        with writing("run_dir", self.path):
+            (self.path / name).write_text(text + "\n")
 
 
 def load_policy(
@@ -87,33 +95,56 @@ def load_policy(
     Raises:
         RunFolderError: there is no such policy.
     """
-    path = Path(run_dir)
-    if which not in ("best", "last"):
-        raise ConfigError(f"which={which!r} is not one of 'best', 'last'")
+    path = checked_path("run_dir", run_dir)
+    check_choice("which", which, ("best", "last"))
     config = read_config(path)[2]
-    data = json.loads(_existing(path, "policy.json").read_text())
-    spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
-    params = load_file(_existing(path, f"policy_{which}.safetensors"))
-    params = traverse_util.unflatten_dict(params, sep="/")
-    policy = Policy(config.build_algorithm(spec), spec, params, np.float32(data["epsilon"]))
+    file = _existing(path, "policy.json")
+    with reading(file):
+        data = parse_json(file.read_text())
+        spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
+        algorithm, epsilon = config.build_algorithm(spec), np.float32(data["epsilon"])
+        needed = abstract_params(algorithm, spec)
+    file = _existing(path, f"policy_{which}.safetensors")
+    with reading(file):
+        params = load_file(file)
+        params = traverse_util.unflatten_dict(params, sep="/")
+    check_shapes(f"{shown(str(file))} does not fit its config.json", params, needed)
+    policy = Policy(algorithm, spec, params, epsilon)
     return policy if seed is None else policy[seed]
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in the ``config.json`` of a run.
+
+    Raises:
+        ConfigError: it is not such a file, or holds a name that is not a setting.
+    """
+    with reading(file):
+        text = checked_path("config", file).read_text()
+    settings = load_config(text, str(file))[2]
+    check_names(settings)
+    return settings
 
 
 def read_config(path: Path) -> tuple[str | None, str, Config]:
     """The environment's id, the algorithm and the settings of a run."""
-    env, algorithm, settings = load_config(_existing(path, "config.json").read_text())
+    file = _existing(path, "config.json")
+    with reading(file):
+        text = file.read_text()
+    env, algorithm, settings = load_config(text, str(file))
     return env, algorithm, resolve(env, algorithm, settings)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``."""
-    lines = _existing(path, "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    file = _existing(path, "metrics.jsonl")
+    with reading(file):
+        return [parse_json(line) for line in file.read_text().splitlines()]
 
 
 def _existing(path: Path, name: str) -> Path:
     if not (path / name).is_file():
-        raise RunFolderError(f"{str(path)!r} has no {name}; it is not the folder of a run")
+        raise RunFolderError(f"{shown(str(path))} has no {name}; it is not the folder of a run")
     return path / name
 
 
@@ -127,6 +158,15 @@ def versions() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
     }
+
+
+def _plain(value: Any) -> Any:
+    """What arrays are in JSON."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return _finite(np.asarray(value).tolist())
+    raise CallbackTypeError(
+        f"logger.write got {shown(value)}, {kind(value)}; expected numbers, texts, lists or arrays"
+    )
 
 
 def _finite(value: Any) -> Any:
