@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from sensai.util.string import ToStringMixin
 
-from jaxrl_cb.errors import CallbackTypeError
+from jaxrl_cb.errors import CallbackTypeError, kind, looks_secret
 from jaxrl_cb.trainer.context import TrainingContext
 
 
@@ -23,12 +23,23 @@ class Callback(ToStringMixin, ABC):
     def __repr__(self) -> str:
         return str(self)
 
+    def _tostring_properties(self, exclude: Any = None, *settings: Any, **named: Any) -> str:
+        secrets = [name for name in vars(self) if looks_secret(name)]
+        return super()._tostring_properties([*(exclude or []), *secrets], *settings, **named)
+
     def validate(self, context: TrainingContext) -> None:
         """Called once before anything runs; raises if the callback cannot work there."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The callback's state as JSON values: by default all attributes that are such values."""
-        return {name: value for name, value in vars(self).items() if _is_json(value)}
+        """The callback's state as JSON values: by default all attributes that are such values.
+
+        Attributes that are named like secrets (``api_key``) are left out, here and in the text.
+        """
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if _is_json(value) and not looks_secret(name)
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` gave."""
@@ -185,7 +196,7 @@ class TrainerCallbacks:
             return cls()
         if not isinstance(callbacks, TrainerCallbacks):
             raise CallbackTypeError(
-                f"callbacks is a {type(callbacks).__name__}; expected TrainerCallbacks("
+                f"callbacks is {kind(callbacks)}; expected TrainerCallbacks("
                 "epoch_train_callback=..., epoch_test_callback=..., epoch_stop_callback=...)"
             )
         return callbacks
@@ -193,7 +204,7 @@ class TrainerCallbacks:
 
 def _as_list(field: str, value: Any, function_kind: type) -> list[Any]:
     entries = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-    kind = function_kind.__bases__[1]
+    base = function_kind.__bases__[1]
     for index, entry in enumerate(entries):
         if inspect.isroutine(entry) or isinstance(entry, functools.partial):
             entries[index] = entry = function_kind(entry)
@@ -202,9 +213,9 @@ def _as_list(field: str, value: Any, function_kind: type) -> list[Any]:
                 f"{field} is the class {entry.__name__}, not an instance of it; write "
                 f"{entry.__name__}(...)"
             )
-        if not isinstance(entry, kind):
+        if not isinstance(entry, base):
             raise CallbackTypeError(
-                f"{field} is a {type(entry).__name__}; expected an {kind.__name__}, a function "
+                f"{field} is {kind(entry)}; expected an {base.__name__}, a function "
                 "or a list of them"
             )
     return entries
