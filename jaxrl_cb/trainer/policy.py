@@ -293,8 +293,12 @@ class TrainingPolicy(Policy):
             raise CallbackTypeError(
                 f"{name} has shape {array.shape}; expected a number or an array of {self.num_seeds}"
             )
-        is_whole = not whole or is_huge or np.all(np.floor(array) == array)
-        if not (is_whole and np.all((array >= 0) & (array <= high))):
+        if is_huge:
+            fits = np.False_
+        else:  # float16 could not be compared with the largest float32
+            exact = array.astype(np.float64)
+            fits = (exact >= 0) & (exact <= high) & (not whole or np.floor(exact) == exact)
+        if not np.all(fits):
             limits = "whole and 0 or more" if whole else f"in [0, {high:g}]"
             limits = "finite and 0 or more" if high == MAX_FLOAT else limits
             raise CallbackValueError(f"{name}={shown(value)} is out of range; it must be {limits}")
