@@ -1,13 +1,17 @@
 """Checks of settings, in the user's words. Each raises and returns nothing."""
 
+import inspect
 import math
 import numbers
 import typing
 from typing import Any, NamedTuple
 
-from jaxrl_cb.errors import ConfigError, ConfigTypeError
+import numpy as np
+
+from jaxrl_cb.errors import ConfigError, ConfigTypeError, did_you_mean, kind, shown
 
 MAX_INT = 2**31 - 1
+MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 class Range(NamedTuple):
@@ -26,9 +30,9 @@ class Choice(NamedTuple):
 
 def check_fields(config: Any) -> None:
     """Checks the fields of a dataclass by their annotations; None passes where it is allowed."""
-    for name, kind in typing.get_type_hints(type(config), include_extras=True).items():
-        annotated = hasattr(kind, "__metadata__")
-        base, limits = typing.get_args(kind) if annotated else (kind, None)
+    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
+        annotated = hasattr(hint, "__metadata__")
+        base, limits = typing.get_args(hint) if annotated else (hint, None)
         types, value = typing.get_args(base) or (base,), getattr(config, name)
         if value is None and type(None) in types:
             continue
@@ -50,37 +54,78 @@ def check_fields(config: Any) -> None:
 def check_int(name: str, value: Any, low: int, high: int = MAX_INT) -> None:
     """Checks that a setting is an int (not a bool) in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ConfigTypeError(f"{name}={value!r} is a {type(value).__name__}; expected an int")
+        number = _as_number(value)
+        is_whole = number is not None and number.is_integer() and abs(number) < 2**63
+        raise ConfigTypeError(
+            f"{name}={shown(value)} is {kind(value)}; expected an int"
+            f"{_hint(name, value, int(number) if is_whole and number is not None else None)}"
+        )
     if not low <= int(value) <= high:
-        raise ConfigError(f"{name}={value} is out of range; it must be {_range(low, high)}")
+        words = f"at least {low}"
+        words += f" and at most {high}" if high != MAX_INT or int(value) > high else ""
+        raise ConfigError(f"{name}={shown(value)} is out of range; it must be {words}")
 
 
 def check_float(
     name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
 ) -> None:
-    """Checks that a setting is a finite number in [low, high], or (low, high] if `open_low`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        hint = f"; write {name}={float(value)!r}" if _is_numeric_text(value) else ""
-        raise ConfigTypeError(f"{name}={value!r} is a {type(value).__name__}, not a number{hint}")
-    number = float(value)
-    if not math.isfinite(number) or not low <= number <= high or (open_low and number == low):
-        words = f"above {low:g}" if open_low else f"{low:g} or more"
-        words += f" and at most {high:g}" if high < math.inf else " and finite"
-        raise ConfigError(f"{name}={value} is out of range; it must be {words}")
+    """Checks that a setting is a number in [low, high], or (low, high] if `open_low`.
+
+    Finite means as a float32, which is what programs compute with; and a number above 0 may not
+    become 0 there.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ConfigTypeError(
+            f"{name}={shown(value)} is {kind(value)}, not a number"
+            f"{_hint(name, value, _as_number(value))}"
+        )
+    number = _as_float(value)
+    is_tiny = open_low and low == 0 < number < float(np.finfo(np.float32).tiny)
+    if (
+        is_tiny
+        or not max(low, -MAX_FLOAT) <= number <= min(high, MAX_FLOAT)
+        or (open_low and number == low)
+    ):
+        raise ConfigError(
+            f"{name}={shown(value)} is out of range; it must be {_words(low, high, open_low)}"
+        )
 
 
 def check_bool(name: str, value: Any) -> None:
     """Checks that a setting is True or False."""
     if not isinstance(value, bool):
+        raise ConfigTypeError(f"{name}={shown(value)} is {kind(value)}; expected True or False")
+
+
+def check_kind(name: str, value: Any, expected: type) -> None:
+    """Checks that something is an instance of a class."""
+    if not isinstance(value, expected):
         raise ConfigTypeError(
-            f"{name}={value!r} is a {type(value).__name__}; expected True or False"
+            f"{name}={shown(value)} is {kind(value)}; expected an instance of {expected.__name__}"
         )
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Checks that a setting is one of the choices."""
-    if value not in list(choices):
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+    """Checks that a setting is one of the choices, which are texts."""
+    if not isinstance(value, str) or value not in choices:
+        near = did_you_mean(value, choices) if isinstance(value, str) else ""
+        listed = ", ".join(map(repr, choices))
+        raise ConfigError(f"{name}={shown(value)} is not one of {listed}{near}")
+
+
+def check_callable(name: str, value: Any, argument: str) -> None:
+    """Checks that a setting is a function of one argument, or None."""
+    if value is not None and (not callable(value) or isinstance(value, type)):
+        raise ConfigTypeError(
+            f"{name}={shown(value)} is {kind(value)}; expected a function ({argument}) or None"
+        )
+    try:
+        if value is not None:
+            inspect.signature(value).bind(argument)
+    except TypeError as error:
+        raise ConfigTypeError(f"{name} is called as {name}({argument}), but: {error}") from error
+    except ValueError:  # it has no signature to look at
+        pass
 
 
 def check_multiple(name: str, value: int, of: int, what: str) -> None:
@@ -91,12 +136,31 @@ def check_multiple(name: str, value: int, of: int, what: str) -> None:
         raise ConfigError(f"{name}={value} is not a multiple of {of} ({what}); use {nearest}")
 
 
-def _range(low: int, high: int) -> str:
-    return f"at least {low}" if high == MAX_INT else f"at least {low} and at most {high}"
+def _words(low: float, high: float, open_low: bool) -> str:
+    words = f"above {low:g}" if open_low else f"{low:g} or more" if low > -math.inf else ""
+    end = f"at most {high:g}" if high < math.inf else f"finite (at most {MAX_FLOAT:.4g})"
+    return f"{words} and {end}" if words else end
 
 
-def _is_numeric_text(value: Any) -> bool:
+def _hint(name: str, value: Any, number: float | None) -> str:
+    """The way out for a value of the wrong type: its number, or nothing at all."""
+    if value is None:
+        return "; leave it out for its default"
+    return "" if number is None else f"; write {name.split(': ')[-1]}={number!r}"
+
+
+def _as_number(value: Any) -> float | None:
+    """The finite number that a text or a number stands for."""
+    if not isinstance(value, str | numbers.Real) or isinstance(value, bool):
+        return None
     try:
-        return isinstance(value, str) and math.isfinite(float(value))
+        return number if math.isfinite(number := _as_float(value)) else None
     except ValueError:
-        return False
+        return None
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -29,6 +29,13 @@ COMMANDS = (
     commands.envs,
 )
 
+JARGON = {
+    r"^Error parsing (--\S+):": r"\1:",
+    r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not a whole number",
+    r"could not convert string to float: (.*)": r"\1 is not a number",
+}
+"""What parsers say, in a user's words."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with its code."""
@@ -47,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             leave_at_once(code)
         sys.exit(code)
     except (JaxrlError, OSError) as error:
-        print(f"jaxrl-cb: error: {error}", file=sys.stderr)
+        print(f"jaxrl-cb: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -121,12 +128,19 @@ def _documented(config: type, name: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """The first paragraph of tyro's error box on one line, and the flag that it suggests."""
+    """The first paragraph of tyro's error box on one line, and the flag that it suggests.
+
+    Where the terminal's encoding has no box, its title is a paragraph of its own.
+    """
     from jaxrl_cb.config import OTHER_NAMES
 
     lines = [line.strip("│ ").strip() for line in text.splitlines() if line[:1] not in "╭╰"]
-    first, _, rest = "\n".join(lines).partition("────")
-    words = " ".join(first.split()) or "wrong arguments"
+    first, *others = re.split(r"^[─-]{4,}$", "\n".join(lines), flags=re.M)
+    if "╭" not in text and others:
+        first, *others = others
+    rest, words = "\n".join(others), " ".join(first.split()) or "wrong arguments"
+    for jargon, plain in JARGON.items():
+        words = re.sub(jargon, plain, words)
     near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", rest)
     if near:
         return f"{words} (did you mean {near.group(1)}?)"
@@ -135,4 +149,8 @@ def _one_line(text: str) -> str:
         return f"{words}; there are {known.group(1)}"
     flag = re.search(r"--([\w-]+)", words)
     other = OTHER_NAMES.get(flag.group(1).replace("-", "_")) if flag else None
-    return words + (f" (did you mean --{other.replace('_', '-')}?)" if other else "")
+    return words + (
+        f" (did you mean --{other.replace('_', '-')}?)"
+        if other
+        else "; jaxrl-cb COMMAND --help says what there is"
+    )

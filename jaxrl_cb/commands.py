@@ -48,9 +48,9 @@ def train(
         env_kwargs: parameters or constructor arguments of the environment, for example
             max_steps_in_episode 200.
     """
-    from jaxrl_cb.config import load_config
+    from jaxrl_cb.run_folder import read_settings
 
-    named = load_config(config.read_text())[2] if config else {}
+    named = read_settings(config) if config else {}
     named |= settings | ({"env_kwargs": env_kwargs} if env_kwargs else {})
     if run_dir is None:
         if resume != "never":
@@ -138,7 +138,9 @@ def evaluate(
         scores = experiment.evaluate(policy, environment, episodes, seed, epsilon)
         means, stds = (np.atleast_1d(score).tolist() for score in scores)
     elif environment != experiment.make(env):
-        raise ConfigError("--gymnasium: the run changed the environment by env_kwargs")
+        raise ConfigError(
+            "--gymnasium: the run changed the environment by env_kwargs; leave --gymnasium out"
+        )
     else:
         settings = {"episodes": episodes, "seed": seed, "epsilon": epsilon}
         returns = [play_gymnasium(policy[i], env, **settings) for i in range(policy.num_seeds)]
@@ -165,7 +167,7 @@ def plot(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
     from jaxrl_cb.plotting import plot_comparison, plot_run
 
     if not run_dirs:
-        raise ConfigError("plot needs a run folder")
+        raise ConfigError("plot needs a run folder, for example one under runs/")
     if len(run_dirs) == 1 and output is None:
         print(plot_run(run_dirs[0]))
     else:

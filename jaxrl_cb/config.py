@@ -1,15 +1,24 @@
 """All settings of a run by one flat set of names, and what follows from them."""
 
 import dataclasses
-import json
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import numpy as np
+
 from jaxrl_cb.algorithms import DQN, Algorithm
 from jaxrl_cb.checks import Choice, check_choice, check_fields, check_int
 from jaxrl_cb.envs import Environment, EnvSpec
-from jaxrl_cb.errors import ConfigError, ConfigTypeError, did_you_mean
+from jaxrl_cb.errors import (
+    ConfigError,
+    ConfigTypeError,
+    did_you_mean,
+    kind,
+    looks_secret,
+    shown,
+)
+from jaxrl_cb.files import parse_json
 from jaxrl_cb.learners import (
     Exploration,
     OptimizerConfig,
@@ -43,8 +52,11 @@ class NetworkConfig:
     normalize_obs: bool = False
 
     def __post_init__(self):
-        if isinstance(self.hidden_sizes, str | int) or not hasattr(self.hidden_sizes, "__iter__"):
-            raise ConfigTypeError(f"hidden_sizes={self.hidden_sizes!r}; expected a tuple of ints")
+        if not isinstance(self.hidden_sizes, list | tuple | np.ndarray):
+            raise ConfigTypeError(
+                f"hidden_sizes={shown(self.hidden_sizes)} is {kind(self.hidden_sizes)}; expected a "
+                "list of ints, for example (256, 256)"
+            )
         for size in self.hidden_sizes:
             check_int("hidden_sizes", size, 1)
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
@@ -78,6 +90,19 @@ class EnvConfig:
     """
 
     env_kwargs: dict[str, int | float | bool | str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if not isinstance(self.env_kwargs, Mapping):
+            raise ConfigTypeError(
+                f"env_kwargs={shown(self.env_kwargs)} is {kind(self.env_kwargs)}; expected a dict, "
+                "for example {'max_steps_in_episode': 200}"
+            )
+        for name in self.env_kwargs:
+            if looks_secret(str(name)):
+                raise ConfigError(
+                    f"env_kwargs: {name!r} looks like a secret, which config.json would keep; let "
+                    "the environment read it from an environment variable"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +165,14 @@ def suggestion(name: str) -> str:
     return f" (did you mean {known!r}?)" if known else did_you_mean(name, FIELDS)
 
 
+def check_names(named: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a name that is not a setting, with the nearest one."""
+    for name in named:
+        if name not in FIELDS:
+            hint = suggestion(name) or "; `jaxrl-cb train --help` lists them"
+            raise ConfigError(f"{shown(name)} is not a setting{hint}")
+
+
 def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Config:
     """The settings of a run.
 
@@ -156,9 +189,7 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
         ConfigError: an unknown name, with the nearest; values that do not fit.
     """
     check_choice("algorithm", algorithm, ALGORITHMS)
-    for name in named:
-        if name not in FIELDS:
-            raise ConfigError(f"{name!r} is not a setting{suggestion(name)}")
+    check_names(named)
     values = {**PRESETS.get((env_id or "", algorithm), {}), **named}
     num_envs = values.get("num_envs", ReplayConfig.num_envs)
     check_int("num_envs", num_envs, 1)
@@ -174,7 +205,7 @@ def _follow(values: dict[str, Any], named: Mapping[str, Any], num_envs: int) -> 
     """Adds the defaults that follow `num_envs`, and makes what was not named fit it."""
     for name in ("batch_size", "buffer_size", "start_timesteps", "epoch_num_steps", "n_step"):
         if name in named:
-            check_int(name, named[name], 0)
+            check_int(name, named[name], 0 if name == "start_timesteps" else 1)
     buffer_size = named.get("buffer_size")
     sizes = ReplayConfig.sizes_for(num_envs, values.get("batch_size"))
     if "batch_size" not in named and buffer_size:
@@ -194,15 +225,26 @@ def _follow(values: dict[str, Any], named: Mapping[str, Any], num_envs: int) -> 
     values.setdefault("learning_rate", learning_rate_for(max(values["batch_size"], 1)))
 
 
-def load_config(text: str) -> tuple[str | None, str, dict[str, Any]]:
+def load_config(text: str, name: str = "config.json") -> tuple[str | None, str, dict[str, Any]]:
     """Reads a run folder's ``config.json``: the environment's id, the algorithm, the settings.
+
+    Args:
+        text: of the file.
+        name: of the file, for messages.
 
     Raises:
         ConfigError: it is not such a file.
     """
     try:
-        data = json.loads(text)
-        settings = dict(data["settings"])
-        return data["env"], data["algorithm"], settings
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"not a config.json of a run: {error!r}") from error
+        data = parse_json(text)
+        for entry, expected in {"env": str | None, "algorithm": str, "settings": dict}.items():
+            if not isinstance(data, dict) or entry not in data:
+                raise ConfigError(f"it has no {entry!r}")
+            if not isinstance(data[entry], expected):
+                raise ConfigTypeError(f"{entry!r} is {kind(data[entry])}")
+    except ConfigError as error:
+        raise type(error)(
+            f"{shown(name)} is not the settings of a run: {error}; take the config.json of a run "
+            "folder"
+        ) from error
+    return data["env"], data["algorithm"], data["settings"]

@@ -39,7 +39,8 @@ def check_environment(env: Any, *, num_envs: int = 64, num_steps: int | None = N
     check_int("num_envs", num_envs, 2)
     environment = make(env)
     limit = environment.spec.time_limit
-    num_steps = num_steps or (300 if limit is None else limit + min(limit, 50) + 2)
+    if num_steps is None:
+        num_steps = 300 if limit is None else limit + min(limit, 50) + 2
     check_int("num_steps", num_steps, 1)
     faults = [*_purity(environment), *_keys(environment)]
     if not faults:  # playing takes pure functions for granted

@@ -5,7 +5,9 @@ expect, so ``except ValueError`` keeps working.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
 
 
 class JaxrlError(Exception):
@@ -42,6 +44,10 @@ class NonFiniteError(JaxrlError, FloatingPointError):
 
 class NonFiniteWarning(UserWarning):
     """The same, where training goes on: of the other seeds, or in spite of it."""
+
+
+class SeedIndexError(JaxrlError, IndexError):
+    """There is no seed of that index."""
 
 
 class MissingPackageError(JaxrlError, ImportError):
@@ -93,3 +99,34 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     lowered = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """``repr`` of whatever a user passed: on one line, shortened in the middle."""
+    if type(value).__module__.startswith("jax") and hasattr(value, "dtype"):
+        return f"<jax array {value.dtype}{list(value.shape)}>"  # its repr would compile something
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a user's own __repr__, or an int of too many digits
+        text = f"<{type(value).__name__}>"
+    half = (limit - 3) // 2
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words: "a str", "an int", "a numpy.bool", "the class Trainer"."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    own = type(value)
+    name = "numpy." * (own.__module__ == "numpy") + own.__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+
+
+SECRET = re.compile(
+    r"(^|_)(api_?key|access_?key|private_?key|token|secret|passw(or)?d|credentials?)(_|$)", re.I
+)
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a value of this name should be in no file and in no message."""
+    return bool(SECRET.search(name))

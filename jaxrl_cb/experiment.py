@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_cb.checks import check_choice
+from jaxrl_cb.checks import check_bool, check_callable, check_choice
 from jaxrl_cb.config import resolve
 from jaxrl_cb.display import progress_line
 from jaxrl_cb.envs import make
-from jaxrl_cb.errors import ConfigError, ConfigTypeError
+from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.files import checked_path
 from jaxrl_cb.plotting import plot_run
 from jaxrl_cb.run_folder import RunFolder, load_policy
 from jaxrl_cb.schedule import describe
@@ -31,6 +32,7 @@ from jaxrl_cb.trainer import (
 )
 from jaxrl_cb.trainer.checkpointer import RESUME, Checkpointer
 from jaxrl_cb.trainer.evaluate import play
+from jaxrl_cb.trainer.policy import check_policy
 
 
 def train(
@@ -90,6 +92,9 @@ def train(
     env_id = env if isinstance(env, str) else None
     settings = resolve(env_id, algorithm, {"seed": seed, "num_seeds": num_seeds, **config})
     check_choice("resume", resume, RESUME)
+    check_bool("verbose", verbose)
+    check_callable("on_start", on_start, "trainer")
+    check_callable("on_epoch", on_epoch, "record")
     if run_dir is None and (resume != "never" or checkpoint_every is not None):
         raise ConfigError("resume and checkpoint_every need a run_dir, where checkpoints are")
     folder = RunFolder(run_dir, resume) if run_dir is not None else None
@@ -98,11 +103,10 @@ def train(
     loggers = [x for x in (folder, logger) if x is not None]
     logger = LoggerList(loggers) if len(loggers) > 1 else [*loggers, NullLogger()][0]
     trainer = Trainer(learner, settings.trainer, callbacks, logger)
-    if isinstance(warm_start, TrainResult):
-        raise ConfigTypeError("warm_start is a result; write result.best_policy or result.policy")
+    if isinstance(warm_start, str | os.PathLike):
+        warm_start = load_policy(checked_path("warm_start", warm_start))
     if warm_start is not None:
-        begins_with = warm_start if isinstance(warm_start, Policy) else load_policy(warm_start)
-        trainer.warm_start(begins_with)
+        trainer.warm_start(warm_start)
     if verbose:
         print(describe(learner, settings.trainer), flush=True)  # noqa: T201
         on_epoch = on_epoch or (lambda record: print(progress_line(record), flush=True))  # noqa: T201
@@ -142,6 +146,7 @@ def evaluate(
     Returns:
         (mean, std): floats, or arrays [S] for a policy of several seeds.
     """
+    check_policy("policy", policy)
     returns = play(policy, make(env), episodes=episodes, seed=seed, epsilon=epsilon)
     mean, std = returns.mean(axis=1, dtype=np.float64), returns.std(axis=1, dtype=np.float64)
     return (mean.item(), std.item()) if policy.num_seeds == 1 else (mean, std)

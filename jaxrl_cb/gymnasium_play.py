@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_cb.checks import check_float, check_int
 from jaxrl_cb.errors import ConfigError, MissingPackageError
 from jaxrl_cb.trainer.policy import Policy
 
@@ -20,7 +21,7 @@ def make_gymnasium(env_id: str, **settings: Any) -> Any:
     """
     gymnasium = importlib.import_module("gymnasium")
     if env_id not in gymnasium.registry:
-        raise ConfigError(f"Gymnasium has no environment {env_id!r}")
+        raise ConfigError(f"Gymnasium has no environment {env_id!r}; play it without gymnasium")
     return gymnasium.make(env_id, **settings)
 
 
@@ -39,6 +40,9 @@ def play_gymnasium(
     Returns:
         [N] undiscounted returns.
     """
+    check_int("episodes", episodes, 1)
+    check_int("seed", seed, 0, 2**32 - 1)
+    check_float("epsilon", epsilon, 0, 1)
     envs = [make_gymnasium(env_id) for _ in range(episodes)]
     obs = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
     returns, alive = np.zeros(episodes), np.ones(episodes, bool)

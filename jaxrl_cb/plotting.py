@@ -2,15 +2,15 @@
 
 import importlib
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_cb.errors import RunFolderError
-from jaxrl_cb.run_folder import read_metrics
+from jaxrl_cb.errors import ConfigError, ConfigTypeError, RunFolderError, shown
+from jaxrl_cb.files import checked_output, checked_path, parse_json, reading, writing
+from jaxrl_cb.run_folder import read_config, read_metrics
 from jaxrl_cb.trainer.history import EpochRecord
 
 
@@ -32,19 +32,30 @@ def read_curve(run_dir: Path) -> Curve:
     Raises:
         RunFolderError: there is no test yet.
     """
-    rows = [row for row in read_metrics(run_dir) if row["step_type"] == "test/env_step"]
+    run_dir = checked_path("run_dir", run_dir)
+    all_rows = read_metrics(run_dir)
+    names = ("test/return_mean", "test/return_std", "train/eps")
+    with reading(run_dir / "metrics.jsonl"):
+        rows = [row for row in all_rows if row["step_type"] == "test/env_step"]
+        steps = np.array([row["step"] for row in rows], float)
+        mean, std, eps = (_stacked(rows, name) for name in names)
     if not rows:
-        raise RunFolderError(f"{str(run_dir)!r} has no test in its metrics.jsonl yet")
-    config = json.loads((run_dir / "config.json").read_text())
+        raise RunFolderError(
+            f"{shown(str(run_dir))} has no test in its metrics.jsonl yet; wait for its first epoch"
+        )
+    env = read_config(run_dir)[0] or "custom environment"
     threshold = None
     if (run_dir / "policy.json").is_file():
-        spec = json.loads((run_dir / "policy.json").read_text())["env_spec"]
-        threshold = spec["reward_threshold"]
-    steps = np.array([row["step"] for row in rows])
-    names = ("test/return_mean", "test/return_std", "train/eps")
-    mean, std, eps = (np.stack([np.atleast_1d(np.array(r[n], float)) for r in rows]) for n in names)
-    env = config["env"] or "custom environment"
+        with reading(run_dir / "policy.json"):
+            spec = parse_json((run_dir / "policy.json").read_text())["env_spec"]
+            threshold = spec["reward_threshold"]
     return Curve(run_dir.resolve().name, env, steps, mean, std, eps, threshold)
+
+
+def _stacked(rows: list[dict[str, Any]], name: str) -> np.ndarray:
+    """[T, S] one of the numbers of each row; None is NaN."""
+    values = [np.atleast_1d(np.array(row[name], float)) for row in rows]
+    return np.stack(values) if values else np.zeros((0, 1))
 
 
 def plot_run(run_dir: Path) -> Path:
@@ -59,17 +70,18 @@ def plot_run(run_dir: Path) -> Path:
     Raises:
         RunFolderError: the folder has no test yet.
     """
+    run_dir = checked_path("run_dir", run_dir)
     curve = read_curve(run_dir)
-    config = json.loads((run_dir / "config.json").read_text())
+    _, algorithm, config = read_config(run_dir)
     figure = _figure(8)
     axes = figure.add_subplot()
     for index in range(curve.mean.shape[1]):
-        label, color = f"seed {config['settings']['seed'] + index}", f"C{index % 10}"
+        label, color = f"seed {config.trainer.seed + index}", f"C{index % 10}"
         mean, std = curve.mean[:, index], curve.std[:, index]
         axes.plot(curve.steps, mean, marker=".", label=label, color=color)
         axes.fill_between(curve.steps, mean - std, mean + std, alpha=0.15, color=color, linewidth=0)
     _decorate(axes, curve, "test return, mean and standard deviation")
-    axes.set_title(f"{curve.env}, {config['algorithm']}")
+    axes.set_title(f"{curve.env}, {algorithm}")
     epsilon_axes = axes.twinx()
     own = [row[~np.isnan(row)] for row in curve.eps]  # of the seeds that still run
     eps = [np.median(row) if len(row) else np.nan for row in own]
@@ -80,7 +92,8 @@ def plot_run(run_dir: Path) -> Path:
     if len(lines) <= 12:
         figure.legend(lines + more[0], labels + more[1], loc="outside lower center", ncols=6)
     path = run_dir / "learning_curve.png"
-    figure.savefig(path)
+    with writing("run_dir", run_dir):
+        figure.savefig(path)
     return path
 
 
@@ -98,6 +111,9 @@ def plot_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
     Returns:
         `path`.
     """
+    if not isinstance(run_dirs, list | tuple) or not run_dirs:
+        raise ConfigTypeError(f"run_dirs={shown(run_dirs)}; expected a list of run folders")
+    path = _checked_picture(path)
     curves = [read_curve(run_dir) for run_dir in run_dirs]
     envs = list(dict.fromkeys(curve.env for curve in curves))
     figure = _figure(7 * len(envs))
@@ -113,7 +129,20 @@ def plot_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
         _decorate(axes, own[0], "test return, mean over seeds and 95 % interval")
         axes.set_title(env)
         axes.legend(loc="best", fontsize="small")
-    figure.savefig(path)
+    with writing("output", path):
+        figure.savefig(path)
+    return path
+
+
+def _checked_picture(path: Any) -> Path:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    path, known = checked_output(path), FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ConfigError(
+            f"output={shown(str(path))} is no picture that can be written; end it in .png, .pdf or "
+            ".svg"
+        )
     return path
 
 

@@ -1,15 +1,18 @@
 """Animations of policies."""
 
+import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrl_cb.envs import Environment
-from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.checks import check_int
+from jaxrl_cb.envs import Environment, make
+from jaxrl_cb.errors import ConfigError, shown
+from jaxrl_cb.files import checked_output, writing
 from jaxrl_cb.gymnasium_play import gymnasium_frames
+from jaxrl_cb.trainer.evaluate import check_fits
 from jaxrl_cb.trainer.policy import Policy
 
 DRAWN_BY_GYMNASIUM = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
@@ -25,8 +28,8 @@ COLORS = np.array(
 
 def render_gif(
     policy: Policy,
-    environment: Environment,
-    path: Path,
+    environment: Any,
+    path: str | os.PathLike[str],
     *,
     episodes: int = 1,
     seed: int = 0,
@@ -40,11 +43,11 @@ def render_gif(
 
     Args:
         policy: of one seed.
-        environment: that it was trained for.
+        environment: that it was trained for; whatever `jaxrl_cb.envs.make` takes.
         path: of the file.
         episodes: complete episodes.
         seed: of the episodes.
-        fps: frames per second.
+        fps: frames per second, at most 1000.
         max_frames: at most.
 
     Returns:
@@ -55,8 +58,16 @@ def render_gif(
     """
     from PIL import Image
 
+    check_int("episodes", episodes, 1)
+    check_int("seed", seed, 0, 2**32 - 1)
+    check_int("fps", fps, 1, 1000)
+    check_int("max_frames", max_frames, 1)
+    environment, path = make(environment), checked_output(path)
+    check_fits(policy, environment.spec)
+    if policy.num_seeds != 1:
+        raise ConfigError(f"policy has {policy.num_seeds} seeds; pick one of them, as policy[0]")
     if path.suffix.lower() != ".gif":
-        raise ConfigError(f"output={str(path)!r} is not a .gif, the only kind that is written")
+        raise ConfigError(f"output={shown(str(path))} is not a .gif, the only kind that is written")
     spec = environment.spec
     if spec.id in DRAWN_BY_GYMNASIUM:
         frames = gymnasium_frames(policy, spec.id, episodes=episodes, seed=seed)
@@ -69,7 +80,8 @@ def render_gif(
         )
     images = [Image.fromarray(frame) for frame in _first(frames, max_frames)]
     first, *others = (image.convert("P", palette=Image.Palette.ADAPTIVE) for image in images)
-    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
+    with writing("output", path):
+        first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
     return len(images)
 
 

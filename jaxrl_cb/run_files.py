@@ -1,14 +1,13 @@
 """Files of a run folder: held by one process, never half written, rows that are counted."""
 
-import contextlib
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrl_cb.errors import CheckpointCorruptError, RunFolderError, RunLockedError, RunWriteError
+from jaxrl_cb.errors import CheckpointCorruptError, RunLockedError, shown
 
 try:
     import fcntl
@@ -69,8 +68,8 @@ def locked(path: Path) -> int:
         holder = os.read(descriptor, 200).decode(errors="replace").strip()
         os.close(descriptor)
         raise RunLockedError(
-            f"run_dir={str(path.parent)!r} is in use by {holder or 'another process'}; wait for "
-            "it, or choose another run_dir"
+            f"run_dir={shown(str(path.parent))} is in use by {holder or 'another process'}; wait "
+            "for it, or choose another run_dir"
         ) from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
@@ -82,17 +81,3 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Says of an OSError which run folder could not be written to."""
-    try:
-        yield
-    except RunFolderError:
-        raise
-    except OSError as error:
-        raise RunWriteError(
-            f"run_dir={str(path)!r} cannot be written to: {error}; make room, or the folder "
-            "writable, and resume the run by resume='auto' (--resume auto)"
-        ) from error

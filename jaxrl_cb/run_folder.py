@@ -8,22 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
-from jaxrl_cb.config import Config, load_config, resolve
+from jaxrl_cb.checks import check_choice
+from jaxrl_cb.config import Config, check_names, load_config, resolve
 from jaxrl_cb.envs import EnvSpec
 from jaxrl_cb.errors import (
+    CallbackTypeError,
+    CallbackValueError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
     CheckpointWarning,
-    ConfigError,
     RunFolderError,
+    kind,
+    shown,
 )
-from jaxrl_cb.run_files import Rows, locked, replace, writing
+from jaxrl_cb.files import checked_path, parse_json, reading, writing
+from jaxrl_cb.run_files import Rows, locked, replace
 from jaxrl_cb.trainer.policy import Policy
 from jaxrl_cb.trainer.result import TrainResult
+from jaxrl_cb.trainer.warm_start import abstract_params, check_shapes
 from jaxrl_cb.versions import changes, versions
 
 LOCK = ".lock"
@@ -47,7 +54,7 @@ class RunFolder:
         Raises:
             RunFolderError: there is something else in the folder.
         """
-        self.path = Path(path)
+        self.path = checked_path("run_dir", path)
         self.checkpoints = self.path / "checkpoints"
         self._resume = resume
         self._facts: dict[str, Any] = {}
@@ -56,7 +63,7 @@ class RunFolder:
         self._check()
 
     def _check(self) -> None:
-        name = repr(str(self.path))
+        name = shown(str(self.path))
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"run_dir={name} is not a folder; choose another name")
         entries = {entry.name for entry in self.path.glob("*")} - {LOCK}
@@ -86,7 +93,7 @@ class RunFolder:
         settings = json.loads(json.dumps(_finite(config.flat())))
         run = {"env": env, "algorithm": algorithm, "callbacks": callbacks, "settings": settings}
         self._facts = {"run": run, "versions": versions()}
-        with writing(self.path):
+        with writing("run_dir", self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = locked(self.path / LOCK)
         try:
@@ -114,7 +121,7 @@ class RunFolder:
 
     def start(self, *, is_resumed: bool) -> None:
         """Writes what the run is made of; of a resumed one, cuts the metrics back."""
-        with writing(self.path):
+        with writing("run_dir", self.path):
             self.checkpoints.mkdir(mode=0o700, exist_ok=True)
             self._rows.start(keep=is_resumed)
             self._write_json("config.json", self._facts["run"])
@@ -126,16 +133,17 @@ class RunFolder:
 
     def write(self, step_type: str, step: int, data: Mapping[str, Any]) -> None:
         """Appends one row; numbers that are not finite become null."""
+        if not isinstance(data, Mapping):
+            raise CallbackTypeError(f"logger.write got {kind(data)} as its data; expected a dict")
+        for name in {"step_type", "step"} & set(data):
+            raise CallbackValueError(f"logger.write: {name!r} is the row's own name; take another")
         row = {"step_type": step_type, "step": step, **data}
-        for name, value in row.items():
-            if not isinstance(value, str | int | float | bool | list | tuple | dict | None):
-                row[name] = np.asarray(value).tolist()
-        with writing(self.path):
-            self._rows.append(json.dumps(_finite(row), allow_nan=False) + "\n")
+        with writing("run_dir", self.path):
+            self._rows.append(json.dumps(_finite(row), allow_nan=False, default=_plain) + "\n")
 
     def save_policies(self, result: TrainResult) -> None:
         """Writes the policies, and what the run has come to."""
-        with writing(self.path):
+        with writing("run_dir", self.path):
             for which, policy in (("best", result.best_policy), ("last", result.policy)):
                 flat = traverse_util.flatten_dict(policy.params, sep="/")
                 arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
@@ -199,35 +207,68 @@ def load_policy(
     Raises:
         RunFolderError: there is no such policy.
     """
-    path = Path(run_dir)
-    if which not in ("best", "last"):
-        raise ConfigError(f"which={which!r} is not one of 'best', 'last'")
+    path = checked_path("run_dir", run_dir)
+    check_choice("which", which, ("best", "last"))
     config = read_config(path)[2]
-    data = json.loads(_existing(path, "policy.json").read_text())
-    spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
-    params = load_file(_existing(path, f"policy_{which}.safetensors"))
-    params = traverse_util.unflatten_dict(params, sep="/")
-    policy = Policy(config.build_algorithm(spec), spec, params, np.float32(data["epsilon"]))
+    file = _existing(path, "policy.json")
+    with reading(file):
+        data = parse_json(file.read_text())
+        spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
+        algorithm, epsilon = config.build_algorithm(spec), np.float32(data["epsilon"])
+        needed = abstract_params(algorithm, spec)
+    file = _existing(path, f"policy_{which}.safetensors")
+    with reading(file):
+        params = load_file(file)
+        params = traverse_util.unflatten_dict(params, sep="/")
+    check_shapes(f"{shown(str(file))} does not fit its config.json", params, needed)
+    policy = Policy(algorithm, spec, params, epsilon)
     return policy if seed is None else policy[seed]
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in the ``config.json`` of a run.
+
+    Raises:
+        ConfigError: it is not such a file, or holds a name that is not a setting.
+    """
+    with reading(file):
+        text = checked_path("config", file).read_text()
+    settings = load_config(text, str(file))[2]
+    check_names(settings)
+    return settings
 
 
 def read_config(path: Path) -> tuple[str | None, str, Config]:
     """The environment's id, the algorithm and the settings of a run."""
-    env, algorithm, settings = load_config(_existing(path, "config.json").read_text())
+    file = _existing(path, "config.json")
+    with reading(file):
+        text = file.read_text()
+    env, algorithm, settings = load_config(text, str(file))
     return env, algorithm, resolve(env, algorithm, settings)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``."""
-    text = _existing(path, "metrics.jsonl").read_text()
-    whole = text[: text.rfind("\n") + 1]  # a killed process may leave half a row
-    return [json.loads(line) for line in whole.splitlines()]
+    file = _existing(path, "metrics.jsonl")
+    with reading(file):
+        text = file.read_text()
+        whole = text[: text.rfind("\n") + 1]  # a killed process may leave half a row
+        return [parse_json(line) for line in whole.splitlines()]
 
 
 def _existing(path: Path, name: str) -> Path:
     if not (path / name).is_file():
-        raise RunFolderError(f"{str(path)!r} has no {name}; it is not the folder of a run")
+        raise RunFolderError(f"{shown(str(path))} has no {name}; it is not the folder of a run")
     return path / name
+
+
+def _plain(value: Any) -> Any:
+    """What arrays are in JSON."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return _finite(np.asarray(value).tolist())
+    raise CallbackTypeError(
+        f"logger.write got {shown(value)}, {kind(value)}; expected numbers, texts, lists or arrays"
+    )
 
 
 def _finite(value: Any) -> Any:

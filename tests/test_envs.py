@@ -542,7 +542,7 @@ def test_state_may_hold_a_random_key():
     ("build", "words"),
     [
         (lambda: make(gymnax.environments.classic_control.cartpole.CartPole), "write CartPole"),
-        (lambda: make("CartPole-v1", {"max_steps_in_episode": "3"}), "must be a number"),
+        (lambda: make("CartPole-v1", {"max_steps_in_episode": "3"}), "expected an int"),
         (lambda: make("CartPole-v1", {1: 2}), "must be a name"),
         (lambda: make(None), "None"),
         (lambda: make((1, 2, 3)), "tuple of 3"),

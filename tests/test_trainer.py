@@ -1611,9 +1611,8 @@ def test_a_callback_cannot_run_the_trainer_again():
 
     again = Again()
     again.trainer = run = trainer(again)
-    with pytest.raises(JaxrlError, match="running") as caught:
+    with pytest.raises(JaxrlError, match=r"^Again\.callback, epoch 1: .*running"):
         run.run()
-    assert caught.value.__notes__ == ["Again.callback, epoch 1"]
 
 
 class Fails(EpochTrainCallback):

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxrl_cb.checks import check_choice
+from jaxrl_cb.checks import check_bool, check_choice
+from jaxrl_cb.errors import ConfigTypeError, kind, shown
 from jaxrl_cb.ops.losses import LOSSES
 from jaxrl_cb.ops.targets import double_target, max_target
 from jaxrl_cb.types import Array, PyTree, Transition
@@ -26,6 +27,13 @@ class DQN:
     loss_name: str = "squared"
 
     def __post_init__(self):
+        for method in ("init", "apply"):
+            if isinstance(self.network, type) or not hasattr(self.network, method):
+                raise ConfigTypeError(
+                    f"network={shown(self.network)} is {kind(self.network)} that has no {method}; "
+                    "expected a flax module, for example MLP(num_actions)"
+                )
+        check_bool("double", self.double)
         check_choice("loss", self.loss_name, LOSSES)
 
     def init(self, key: Array, obs: Array) -> PyTree:

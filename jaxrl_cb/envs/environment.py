@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -9,10 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_cb.checks import check_int
-from jaxrl_cb.errors import UnsupportedEnvError
+from jaxrl_cb.checks import check_bool, check_float, check_int, check_kind
+from jaxrl_cb.errors import UnsupportedEnvError, kind
 from jaxrl_cb.ops.packing import UNPACKED, BitPacking, Packing
 from jaxrl_cb.types import Array, EnvStep, PyTree
+
+TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where Python looks at the value of something that is only being traced."""
 
 ENV_AXIS = "envs"
 """Name of the axis of environments that are stepped together, for statistics over all of them."""
@@ -130,11 +138,20 @@ def functional(
     Raises:
         UnsupportedEnvError: the functions do not fit each other; the message says where.
     """
+    check_kind("id", id, str)
     check_int("num_actions", num_actions, 1)
+    check_bool("is_binary", is_binary)
+    if reward_threshold is not None:
+        check_float("reward_threshold", reward_threshold, -math.inf)
     if time_limit is not None:
         check_int("time_limit", time_limit, 1)
     _check_signature(id, "reset", reset, ("key",))
     _check_signature(id, "step", step, ("key", "state", "action"))
+    first = jax.eval_shape(reset, jax.eval_shape(lambda: jax.random.key(0)))
+    if not isinstance(first, tuple) or len(first) != 2:
+        raise UnsupportedEnvError(
+            f"reset of environment {id!r} returned {_count(first)}; expected 2: (state, obs)"
+        )
     _, obs = _shapes(reset)
     if not hasattr(obs, "shape"):
         raise UnsupportedEnvError(
@@ -148,15 +165,21 @@ def functional(
 
     def checked_step(key, env_state, action):
         result = step(key, env_state, action)
-        if len(result) != 5:
+        if not isinstance(result, tuple | list) or len(result) != 5:
             raise UnsupportedEnvError(
-                f"step of environment {id!r} returned {len(result)} values; expected 5: "
+                f"step of environment {id!r} returned {_count(result)}; expected 5: "
                 "(state, obs, reward, terminated, truncated)"
             )
         return result
 
     key = ("functional", ByIdentity(reset), ByIdentity(step), spec)
     return resetting(spec, reset, checked_step, key)
+
+
+def _count(result: Any) -> str:
+    if isinstance(result, tuple | list):
+        return f"{len(result)} values"
+    return "one array" if hasattr(result, "shape") else kind(result)
 
 
 def resetting(
@@ -228,12 +251,11 @@ def checked(
 
     try:
         jax.eval_shape(once, jax.eval_shape(lambda: jax.random.key(0)))
-    except jax.errors.TracerBoolConversionError as error:
-        error.add_note(
-            f"environment {spec.id!r}: `if`, `and` and `while` cannot look at what is computed; "
-            "write jnp.where(condition, yes, no), `&` or jax.lax.cond"
-        )
-        raise
+    except TRACED as error:
+        raise UnsupportedEnvError(
+            f"environment {spec.id!r}: `if`, `and`, `while`, float() and NumPy cannot look at what "
+            "is computed; write jnp.where(condition, yes, no), `&`, jax.lax.cond or jax.numpy"
+        ) from error
     return environment
 
 
@@ -289,8 +311,8 @@ def _carries(new: Any, old: Any) -> bool:
 
 
 def _scalar(env_id: str, what: str, value: Any) -> Array:
-    if jnp.shape(value) != ():
-        raise UnsupportedEnvError(
-            f"environment {env_id!r}: {what} has shape {jnp.shape(value)}; expected one number"
-        )
+    is_number = isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array)
+    if not is_number or jnp.shape(value) != ():
+        given = f"has shape {jnp.shape(value)}" if is_number else f"is {kind(value)}"
+        raise UnsupportedEnvError(f"environment {env_id!r}: {what} {given}; expected one number")
     return jnp.asarray(value)

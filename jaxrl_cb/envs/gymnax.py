@@ -4,16 +4,20 @@ gymnax is imported when the first environment is made: it brings plotting librar
 starts the JAX backend. It is called with JAX's default promotion rules, which it relies on.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import inspect
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from jaxrl_cb.checks import MAX_INT, check_bool, check_float, check_int
 from jaxrl_cb.envs.environment import (
     ByIdentity,
     Environment,
@@ -27,9 +31,12 @@ from jaxrl_cb.envs.lazy import import_gymnax
 from jaxrl_cb.errors import (
     ConfigError,
     ConfigTypeError,
+    JaxrlError,
     UnknownEnvError,
     UnsupportedEnvError,
     did_you_mean,
+    kind,
+    shown,
 )
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.types import EnvStep
@@ -63,16 +70,20 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     registry = importlib.import_module("gymnax.registration")._registry
     if env_id not in registry:
         raise UnknownEnvError(
-            f"env={env_id!r} is not a gymnax environment{did_you_mean(env_id, registry)}; "
+            f"env={shown(env_id)} is not a gymnax environment{did_you_mean(env_id, registry)}; "
             "`jaxrl-cb envs` lists them, and any environment object can be passed instead"
         )
     if env_id in NEEDS_DOWNLOAD:
         raise UnsupportedEnvError(f"env={env_id!r} is not supported: {NEEDS_DOWNLOAD[env_id]}")
-    arguments = set(inspect.signature(registry[env_id]).parameters)
+    signature = inspect.signature(registry[env_id]).parameters
+    arguments = set(signature)
     if any(not isinstance(name, str) for name in env_kwargs):
-        raise ConfigTypeError(f"env_kwargs={env_kwargs!r}: every key must be a name")
-    with default_promotion():
-        env, params = gymnax.make(env_id, **{k: v for k, v in env_kwargs.items() if k in arguments})
+        raise ConfigTypeError(f"env_kwargs={shown(env_kwargs)}: every key must be a name")
+    for name in arguments & set(env_kwargs):
+        _check_like(name, env_kwargs[name], signature[name].default)
+    own = {k: v for k, v in env_kwargs.items() if k in arguments}
+    with default_promotion(), _blamed_on(env_id, own):
+        env, params = gymnax.make(env_id, **own)
     fields = {field.name for field in dataclasses.fields(params)}
     unknown = set(env_kwargs) - fields - arguments
     if unknown:
@@ -82,9 +93,8 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
             f"{did_you_mean(name, fields | arguments)}. "
             f"It has {', '.join(sorted(fields | arguments))}"
         )
-    for name, value in env_kwargs.items():
-        if isinstance(getattr(params, name, None), int | float) and isinstance(value, str):
-            raise ConfigTypeError(f"env_kwargs: {name}={value!r} of {env_id} must be a number")
+    for name in fields & set(env_kwargs):
+        _check_like(name, env_kwargs[name], getattr(params, name))
     new = {name: value for name, value in env_kwargs.items() if name in fields}
     for name, value in new.items():  # some limits are floats, and only work as such
         if isinstance(getattr(params, name), float) and isinstance(value, int):
@@ -93,7 +103,40 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     constructed = tuple(sorted((k, repr(v)) for k, v in env_kwargs.items() if k in arguments))
     maker = ByIdentity(registry[env_id])
     key = ("gymnax", env_id, maker, constructed, tree_values(params))
-    return _adapt(env, params, env_id, gymnasium_threshold(env_id), key)
+    with _blamed_on(env_id, env_kwargs):
+        return _adapt(env, params, env_id, gymnasium_threshold(env_id), key)
+
+
+def _check_like(name: str, value: Any, default: Any) -> None:
+    """Checks one of `env_kwargs` by the value it replaces: a number stays a number."""
+    if isinstance(value, np.ndarray | jax.Array):  # as some parameters are
+        return
+    name = f"env_kwargs: {name}"
+    if isinstance(default, bool):
+        check_bool(name, value)
+    elif name.endswith(" max_steps_in_episode"):
+        is_whole = isinstance(value, float | np.floating) and value.is_integer()
+        check_int(name, int(value) if is_whole else value, 1)
+    elif isinstance(default, int):
+        check_int(name, value, -MAX_INT)
+    elif isinstance(default, float):
+        check_float(name, value, -math.inf)
+    elif isinstance(default, str) and not isinstance(value, str):
+        raise ConfigTypeError(f"{name}={shown(value)} is {kind(value)}; expected a text")
+
+
+@contextlib.contextmanager
+def _blamed_on(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
+    """Turns what an environment raises when it is made of `env_kwargs` into a ConfigError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, JaxrlError) or not env_kwargs:
+            raise
+        raise ConfigError(
+            f"env_kwargs={shown(env_kwargs)}: {env_id} cannot be made so ({type(error).__name__}: "
+            f"{shown(str(error))}); take other values"
+        ) from error
 
 
 def discrete_ids() -> list[str]:
@@ -137,14 +180,25 @@ def from_object(env: Any, params: Any = None) -> Environment:
     Raises:
         UnsupportedEnvError: what is missing or does not fit, by name.
     """
+    if type(env).__module__.split(".")[0] == "gymnasium":
+        raise UnsupportedEnvError(
+            f"env is {kind(env)} of Gymnasium, which cannot be compiled; pass the id of gymnax's "
+            "(`jaxrl-cb envs` lists them), or write it as two functions (jaxrl_cb.envs.functional)"
+        )
     for name in ("reset", "step", "action_space"):
         if not callable(getattr(env, name, None)):
             raise UnsupportedEnvError(
-                f"env is a {type(env).__name__} without a method {name!r}; pass a gymnax id, a "
+                f"env is {kind(env)} without a method {name!r}; pass a gymnax id, a "
                 "gymnax environment, a pair (env, params), or what jaxrl_cb.envs.functional makes "
                 "of two functions"
             )
-    params = env.default_params if params is None else params
+    default = getattr(env, "default_params", None)
+    params = default if params is None else params
+    if dataclasses.is_dataclass(default) and not isinstance(params, type(default)):
+        raise ConfigTypeError(
+            f"params={shown(params)} is {kind(params)}; expected {type(default).__name__}, for "
+            "example env.default_params.replace(...)"
+        )
     env_id = str(getattr(env, "name", type(env).__name__))
     key = ("object", ByIdentity(env), tree_values(params))
     return _adapt(env, params, env_id, gymnasium_threshold(env_id), key)
@@ -181,10 +235,12 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
     def own_step(key_step, key_reset, state, action):
         with default_promotion():
             result = env.step(key_step, state, action, params)
-        if len(result) != 6 or "final_observation" not in result[5]:
+        count = len(result) if isinstance(result, tuple | list) else 1
+        if count != 6 or "final_observation" not in result[5]:
             raise UnsupportedEnvError(
-                f"step of {env_id!r} returned {len(result)} values; expected 6: (obs, state, "
-                "reward, terminated, truncated, info), info with 'final_observation' (gymnax 1.x)"
+                f"step of {env_id!r} returned {count} values; expected 6: (obs, state, reward, "
+                "terminated, truncated, info) with info['final_observation'] (gymnax 1.x)"
+                + (", which is missing" if count == 6 else "")
             )
         obs, state, reward, terminated, truncated, info = result
         obs, final_obs = encoded(obs), encoded(info["final_observation"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.envs.gymnax import from_id, from_object
-from jaxrl_cb.errors import ConfigError, ConfigTypeError
+from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
 
 
 def make(env: Any, env_kwargs: Mapping[str, Any] | None = None) -> Environment:
@@ -19,6 +19,8 @@ def make(env: Any, env_kwargs: Mapping[str, Any] | None = None) -> Environment:
     Raises:
         UnknownEnvError, UnsupportedEnvError, ConfigError, ConfigTypeError: with the way out.
     """
+    if not isinstance(env_kwargs, Mapping | None):
+        raise ConfigTypeError(f"env_kwargs={shown(env_kwargs)} is {kind(env_kwargs)}, not a dict")
     env_kwargs = dict(env_kwargs or {})
     if isinstance(env, str):
         return from_id(env, env_kwargs)
@@ -26,12 +28,19 @@ def make(env: Any, env_kwargs: Mapping[str, Any] | None = None) -> Environment:
         raise ConfigError("env_kwargs goes with an environment id; pass (env, params) instead")
     if isinstance(env, Environment):
         return env
-    if env is None or isinstance(env, bool | int | float):
-        raise ConfigTypeError(f"env={env!r} is neither an environment id nor an environment")
+    if env is None or isinstance(env, bool | int | float | bytes):
+        raise ConfigTypeError(
+            f"env={shown(env)} is neither an environment id nor an environment; write for example "
+            "'CartPole-v1'"
+        )
     if isinstance(env, type):
         raise ConfigTypeError(f"env is the class {env.__name__}; write {env.__name__}()")
     if isinstance(env, tuple):
         if len(env) != 2:
             raise ConfigTypeError(f"env is a tuple of {len(env)}; expected (env, params)")
+        if isinstance(env[0], str):
+            raise ConfigTypeError(
+                f"env={shown(env)} is an id with parameters; write env={env[0]!r} and env_kwargs"
+            )
         return from_object(*env)
     return from_object(env)

@@ -12,7 +12,9 @@ from jax import lax
 
 from jaxrl_cb.algorithms.base import Algorithm, batched_q, joined, observe, split
 from jaxrl_cb.buffers import ReplayRing
+from jaxrl_cb.checks import check_kind
 from jaxrl_cb.envs.environment import Environment
+from jaxrl_cb.errors import ConfigTypeError, kind, shown
 from jaxrl_cb.learners import evaluation
 from jaxrl_cb.learners.acting import act, act_shape
 from jaxrl_cb.learners.exploration import Exploration
@@ -72,6 +74,20 @@ class ReplayLearner:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     exploration: Exploration = dataclasses.field(default_factory=Exploration)
     transformation: optax.GradientTransformation | None = None
+
+    def __post_init__(self):
+        kinds = {
+            **{"environment": Environment, "replay": ReplayConfig, "target": TargetConfig},
+            **{"optimizer": OptimizerConfig, "exploration": Exploration},
+        }
+        for name, expected in kinds.items():
+            check_kind(name, getattr(self, name), expected)
+        for method in ("init", "q_values", "target", "loss"):
+            if isinstance(self.algorithm, type) or not hasattr(self.algorithm, method):
+                raise ConfigTypeError(
+                    f"algorithm={shown(self.algorithm)} is {kind(self.algorithm)} that cannot "
+                    f"{method}; expected for example DQN(MLP(num_actions))"
+                )
 
     def program_key(self) -> tuple[Any, ...]:
         """What the compiled program depends on."""

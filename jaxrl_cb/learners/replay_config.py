@@ -57,7 +57,7 @@ class ReplayConfig:
         if self.start_timesteps > self.buffer_size:
             raise ConfigError(
                 f"start_timesteps={self.start_timesteps} is more than buffer_size="
-                f"{self.buffer_size} holds"
+                f"{self.buffer_size} holds; use at most {self.num_rows * self.num_envs}"
             )
         if self.rate.numerator + self.rate.denominator >= 2**31:
             raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from sensai.util.string import ToStringMixin
 
-from jaxrl_cb.errors import CallbackTypeError
+from jaxrl_cb.errors import CallbackTypeError, kind, looks_secret
 from jaxrl_cb.trainer.context import TrainingContext
 from jaxrl_cb.trainer.plain import is_plain
 
@@ -23,6 +23,10 @@ class Callback(ToStringMixin, ABC):
     def __repr__(self) -> str:
         return str(self)
 
+    def _tostring_properties(self, exclude: Any = None, *settings: Any, **named: Any) -> str:
+        secrets = [name for name in vars(self) if looks_secret(name)]
+        return super()._tostring_properties([*(exclude or []), *secrets], *settings, **named)
+
     def validate(self, context: TrainingContext) -> None:
         """Called once before anything runs; raises if the callback cannot work there."""
 
@@ -30,9 +34,11 @@ class Callback(ToStringMixin, ABC):
         """The callback's state: by default all attributes that a checkpoint can keep.
 
         Those are numbers, text, lists, tuples, sets, deques, dicts and arrays, and what is made of
-        them. Overrides return such values as well.
+        them. Overrides return such values as well. Attributes that are named like secrets
+        (``api_key``) are left out, here and in the text.
         """
-        return {name: value for name, value in vars(self).items() if is_plain(value)}
+        values = vars(self).items()
+        return {n: value for n, value in values if is_plain(value) and not looks_secret(n)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` gave."""
@@ -42,7 +48,11 @@ class Callback(ToStringMixin, ABC):
         """Names of attributes that the default `state_dict` leaves out, functions aside."""
         if type(self).state_dict is not Callback.state_dict:
             return []
-        return [n for n, value in vars(self).items() if not is_plain(value) and not callable(value)]
+        return [
+            n
+            for n, value in vars(self).items()
+            if not (is_plain(value) or callable(value) or looks_secret(n))
+        ]
 
 
 class EpochTrainCallback(Callback):
@@ -195,7 +205,7 @@ class TrainerCallbacks:
             return cls()
         if not isinstance(callbacks, TrainerCallbacks):
             raise CallbackTypeError(
-                f"callbacks is a {type(callbacks).__name__}; expected TrainerCallbacks("
+                f"callbacks is {kind(callbacks)}; expected TrainerCallbacks("
                 "epoch_train_callback=..., epoch_test_callback=..., epoch_stop_callback=...)"
             )
         return callbacks
@@ -203,7 +213,7 @@ class TrainerCallbacks:
 
 def _as_list(field: str, value: Any, function_kind: type) -> list[Any]:
     entries = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-    kind = function_kind.__bases__[1]
+    base = function_kind.__bases__[1]
     for index, entry in enumerate(entries):
         if inspect.isroutine(entry) or isinstance(entry, functools.partial):
             entries[index] = entry = function_kind(entry)
@@ -212,9 +222,9 @@ def _as_list(field: str, value: Any, function_kind: type) -> list[Any]:
                 f"{field} is the class {entry.__name__}, not an instance of it; write "
                 f"{entry.__name__}(...)"
             )
-        if not isinstance(entry, kind):
+        if not isinstance(entry, base):
             raise CallbackTypeError(
-                f"{field} is a {type(entry).__name__}; expected an {kind.__name__}, a function "
+                f"{field} is {kind(entry)}; expected an {base.__name__}, a function "
                 "or a list of them"
             )
     return entries

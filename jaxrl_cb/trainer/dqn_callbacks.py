@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_cb.errors import CallbackTypeError, CallbackValueError
+from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, shown
 from jaxrl_cb.ops.epsilon import linear_decay
 from jaxrl_cb.trainer.callbacks import Callback, EpochTestCallback, EpochTrainCallback
 from jaxrl_cb.trainer.context import TrainingContext
@@ -55,12 +55,11 @@ class EpochTrainCallbackDQNEpsLinearDecay(EpochTrainCallback):
         """
         self.eps_train = _epsilon(self, "eps_train", eps_train)
         self.eps_train_final = _epsilon(self, "eps_train_final", eps_train_final)
-        array = np.asarray(decay_steps)
-        if array.dtype.kind not in "iuf":
-            raise CallbackTypeError(f"{type(self).__name__}: decay_steps={decay_steps!r}")
+        array = _array(self, "decay_steps", decay_steps, "iuf")
         if not np.all((array >= 0) & (array == np.floor(array)) & (array < np.inf)):
             raise CallbackValueError(
-                f"{type(self).__name__}: decay_steps={decay_steps} must be whole and 0 or more"
+                f"{type(self).__name__}: decay_steps={shown(decay_steps)} is out of range; it must "
+                "be whole and 0 or more"
             )
         self.decay_steps = decay_steps
 
@@ -73,11 +72,21 @@ class EpochTrainCallbackDQNEpsLinearDecay(EpochTrainCallback):
 
 
 def _epsilon(callback: Any, name: str, value: Any) -> Any:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise CallbackTypeError(f"{type(callback).__name__}: {name}={value!r} is not a number")
+    array = _array(callback, name, value, "biuf")
     if not np.all((array >= 0) & (array <= 1)):
         raise CallbackValueError(
-            f"{type(callback).__name__}: {name}={value} is out of range; it must be in [0, 1]"
+            f"{type(callback).__name__}: {name}={shown(value)} is out of range; it must be in "
+            "[0, 1]"
         )
     return value
+
+
+def _array(callback: Any, name: str, value: Any, kinds: str) -> np.ndarray:
+    """The value as an array of one of these NumPy kinds of dtype."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in kinds:
+        raise CallbackTypeError(f"{type(callback).__name__}: {name}={shown(value)} is not a number")
+    return array

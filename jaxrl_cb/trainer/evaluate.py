@@ -8,10 +8,10 @@ import numpy as np
 
 from jaxrl_cb.algorithms.base import Algorithm, batched_q
 from jaxrl_cb.checks import check_float, check_int
-from jaxrl_cb.envs import Environment
+from jaxrl_cb.envs import Environment, EnvSpec
 from jaxrl_cb.errors import ConfigError, UnsupportedEnvError
 from jaxrl_cb.learners import evaluation
-from jaxrl_cb.trainer.policy import Policy
+from jaxrl_cb.trainer.policy import Policy, check_policy
 from jaxrl_cb.types import ChunkMetrics
 
 
@@ -26,15 +26,7 @@ def play(
     check_int("episodes", episodes, 1)
     check_int("seed", seed, 0, 2**32 - 1)
     check_float("epsilon", epsilon, 0, 1)
-    spec = environment.spec
-    if spec.time_limit is None:
-        raise ConfigError(f"environment {spec.id!r} has no time limit; a test might never end")
-    if spec.obs_shape != policy.spec.obs_shape or spec.num_actions != policy.spec.num_actions:
-        raise ConfigError(
-            f"the policy was trained for {policy.spec.id!r} ({policy.spec.obs_shape} observations, "
-            f"{policy.spec.num_actions} actions), not for {spec.id!r} ({spec.obs_shape}, "
-            f"{spec.num_actions})"
-        )
+    check_fits(policy, environment.spec)
     program = _program(policy.algorithm, environment, episodes)
     params, arguments = (
         jax.tree.map(np.asarray, policy.params),
@@ -44,6 +36,22 @@ def play(
     results = [program(own, *arguments) for own in each]
     check_complete(environment, np.stack([result.is_complete for result in results]))
     return np.stack([np.asarray(result.returns) for result in results])
+
+
+def check_fits(policy: Policy, spec: EnvSpec) -> None:
+    """Raises ConfigError if a policy cannot be played in an environment."""
+    check_policy("policy", policy)
+    if spec.time_limit is None:
+        raise ConfigError(
+            f"environment {spec.id!r} has no time limit, so a test might never end; give it one: "
+            "jaxrl_cb.envs.time_limit(env, steps)"
+        )
+    if spec.obs_shape != policy.spec.obs_shape or spec.num_actions != policy.spec.num_actions:
+        raise ConfigError(
+            f"the policy was trained for {policy.spec.id!r} ({policy.spec.obs_shape} observations, "
+            f"{policy.spec.num_actions} actions), not for {spec.id!r} ({spec.obs_shape}, "
+            f"{spec.num_actions})"
+        )
 
 
 def check_complete(environment: Environment, is_complete: np.ndarray) -> None:

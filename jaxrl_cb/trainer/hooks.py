@@ -5,9 +5,16 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from jaxrl_cb.errors import CallbackTypeError, CheckpointMismatchError, CheckpointWarning
+from jaxrl_cb.errors import (
+    CallbackTypeError,
+    CheckpointMismatchError,
+    CheckpointWarning,
+    JaxrlError,
+    shown,
+)
 from jaxrl_cb.trainer.callbacks import (
     FUNCTIONS,
     Callback,
@@ -71,7 +78,7 @@ class Hooks:
         for callback, function in self.stop[index]:
             view.confirmed_score = None
             answer = _as_bool(
-                callback, _call(callback, "should_stop", epoch, function, mean_reward)
+                callback, epoch, _call(callback, "should_stop", epoch, function, mean_reward)
             )
             if view.confirmed_score is not None:
                 confirmations.append(Confirmation(float(view.confirmed_score), answer))
@@ -131,18 +138,26 @@ class Hooks:
 
 
 def _call(callback: Any, hook: str, epoch: int, function: Callable, *arguments: Any) -> Any:
+    where = f"{_name(callback)}.{hook}, epoch {epoch}"
     try:
         return function(*arguments)
-    except BaseException as error:
-        error.add_note(f"{_name(callback)}.{hook}, epoch {epoch}")
+    except JaxrlError as error:  # ours: where it happened belongs to its one line
+        error.args = (f"{where}: {error}",)
+        raise
+    except BaseException as error:  # the user's own, which stays as it is
+        error.add_note(where)
+        if "has been deleted" in str(error):
+            error.add_note("a state is valid until its callback returns; keep context.snapshot()")
         raise
 
 
-def _as_bool(callback: Any, answer: Any) -> bool:
-    scalar = None if answer is None or isinstance(answer, str | bytes) else np.asarray(answer)
+def _as_bool(callback: Any, epoch: int, answer: Any) -> bool:
+    is_array = isinstance(answer, bool | int | np.ndarray | np.generic | jax.Array)
+    scalar = np.asarray(answer) if is_array else None
     if scalar is None or scalar.ndim or scalar.dtype.kind not in "biu":
         raise CallbackTypeError(
-            f"{_name(callback)}.should_stop returned {answer!r}; expected True or False"
+            f"{_name(callback)}.should_stop, epoch {epoch}: it returned {shown(answer)}; expected "
+            "True or False"
         )
     return bool(scalar)
 

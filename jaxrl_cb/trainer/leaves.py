@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_cb.errors import CallbackTypeError, CallbackValueError
+from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, kind
 from jaxrl_cb.types import PyTree, TrainState
 
 
@@ -74,11 +74,17 @@ def replaced(old: PyTree, new: PyTree) -> PyTree:
         CallbackTypeError: a number of another kind (a float where an integer is kept).
     """
     if jax.tree.structure(old) != jax.tree.structure(new):
+        expected, given = _names(old), _names(new)
+        parts = [*(f"lacks {x}" for x in sorted(expected - given)), "differs"]
         raise CallbackValueError(
-            f"the new state has another structure: {jax.tree.structure(new)}, expected "
-            f"{jax.tree.structure(old)}"
+            f"the new state has another structure: {kind(new)} that {parts[0]}; change the state "
+            "that there is by its method replace"
         )
     return jax.tree_util.tree_map_with_path(_replaced_leaf, old, new)
+
+
+def _names(tree: PyTree) -> set[str]:
+    return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _replaced_leaf(path: Any, old: jax.Array, new: Any) -> jax.Array:

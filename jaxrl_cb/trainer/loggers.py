@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from jaxrl_cb.errors import ConfigTypeError, kind, shown
+
 
 class Logger(Protocol):
     """Receives figures from the trainer and from callbacks."""
@@ -16,6 +18,16 @@ class Logger(Protocol):
             data: names to Python numbers, or to lists of them with one per seed.
         """
         ...
+
+
+def check_logger(logger: Any) -> None:
+    """Raises ConfigTypeError for what nothing can be written to."""
+    if isinstance(logger, type) or not callable(getattr(logger, "write", None)):
+        hint = f"{logger.__name__}()" if isinstance(logger, type) else "MemoryLogger()"
+        raise ConfigTypeError(
+            f"logger={shown(logger)} is {kind(logger)}; expected an object with "
+            f"write(step_type, step, data), for example {hint}"
+        )
 
 
 class NullLogger:
@@ -41,6 +53,8 @@ class LoggerList:
 
     def __init__(self, loggers: Sequence[Logger]):
         self.loggers = list(loggers)
+        for logger in self.loggers:
+            check_logger(logger)
 
     def write(self, step_type: str, step: int, data: Mapping[str, Any]) -> None:
         """Writes the row to each."""

@@ -3,10 +3,13 @@
 import dataclasses
 from typing import Annotated
 
+import jax
+
 from jaxrl_cb.checks import Choice, Range, check_fields, check_multiple
-from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.errors import ConfigError, shown
 from jaxrl_cb.learners.replay import ReplayLearner
 
+MAX_CHUNKS = 1_000_000
 ON_NAN = ("stop", "raise", "warn")
 
 
@@ -20,7 +23,7 @@ class TrainerParams:
             a multiple of the number of environments.
         num_test_episodes: complete test episodes per epoch and seed, one per test environment.
         seed: seed of the first run, 0 to 2^32 - 1; run i has ``seed + i``.
-        num_seeds: S, independent runs trained together.
+        num_seeds: S, independent runs trained together; at most 10,000.
         vectorize_seeds: whether all seeds run in one batched program. None: yes on accelerators, no
             on CPU, where one after another is faster, and each is bit for bit the run alone.
         chunk_num_steps: environment steps of one compiled call at most; the epoch is cut up evenly.
@@ -35,7 +38,7 @@ class TrainerParams:
     epoch_num_steps: Annotated[int, Range(1)] = 10_000
     num_test_episodes: Annotated[int, Range(1)] = 20
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
-    num_seeds: Annotated[int, Range(1)] = 1
+    num_seeds: Annotated[int, Range(1, 10_000)] = 1
     vectorize_seeds: bool | None = None
     chunk_num_steps: Annotated[int, Range(1)] = 1_000_000
     on_nan: Annotated[str, Choice(ON_NAN)] = "stop"
@@ -71,6 +74,12 @@ class TrainerParams:
                 "one (time_limit=... of jaxrl_cb.envs.functional, or max_steps_in_episode of its "
                 "params)"
             )
+        if self.epoch_num_steps // max(self.chunk_num_steps, learner.num_envs) > MAX_CHUNKS:
+            raise ConfigError(
+                f"chunk_num_steps={self.chunk_num_steps} cuts an epoch into more than "
+                f"{MAX_CHUNKS:,} chunks; use at least {-(-self.epoch_num_steps // MAX_CHUNKS)}"
+            )
+        _check_network(learner)
         updates = learner.num_updates(self.total_env_steps // learner.num_envs)
         if updates >= 2**31:
             raise ConfigError(
@@ -85,3 +94,17 @@ class TrainerParams:
         count = -(-total // longest)
         base, longer = divmod(total, count)
         return [base + 1] * longer + [base] * (count - longer)
+
+
+def _check_network(learner: ReplayLearner) -> None:
+    """Raises ConfigError unless the network gives one value per action, by its shapes alone."""
+    spec, algorithm = learner.environment.spec, learner.algorithm
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs = jax.ShapeDtypeStruct(spec.obs_shape, spec.obs_dtype)
+    params = jax.eval_shape(algorithm.init, key, obs)
+    values = jax.eval_shape(algorithm.q_values, params, obs, key)
+    if getattr(values, "shape", None) != (spec.num_actions,):
+        raise ConfigError(
+            f"the network's values have the shape {shown(getattr(values, 'shape', values))}; "
+            f"{spec.id!r} has {spec.num_actions} actions, so that it must be ({spec.num_actions},)"
+        )

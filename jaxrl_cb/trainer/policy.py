@@ -1,6 +1,7 @@
 """Policies: parameters that act, and the handle through which callbacks set what is trained."""
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_cb.algorithms.base import Algorithm, batched_q
+from jaxrl_cb.checks import MAX_FLOAT, check_int
 from jaxrl_cb.envs.environment import EnvSpec
-from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, ConfigError
+from jaxrl_cb.errors import (
+    CallbackTypeError,
+    CallbackValueError,
+    ConfigError,
+    ConfigTypeError,
+    SeedIndexError,
+    kind,
+    shown,
+)
 from jaxrl_cb.ops.epsilon import epsilon_greedy, segment
 from jaxrl_cb.ops.randomness import draw
 from jaxrl_cb.trainer.leaves import copied
@@ -54,8 +64,12 @@ class Policy:
 
     def __getitem__(self, seed: int) -> "Policy":
         """The policy of one seed."""
+        check_int("seed", seed, -(2**31))
         if not -self.num_seeds <= seed < self.num_seeds:
-            raise IndexError(f"seed {seed} of a policy with {self.num_seeds}")
+            raise SeedIndexError(
+                f"seed={seed} is not one of the policy's; it has {self.num_seeds}: 0 to "
+                f"{self.num_seeds - 1}"
+            )
         params = jax.tree.map(lambda x: np.asarray(x)[seed % self.num_seeds][None], self.params)
         return Policy(self.algorithm, self.spec, params, self.epsilon[seed][None])
 
@@ -82,11 +96,21 @@ class Policy:
         """
         if key is None:
             return self._call(_greedy, obs)
+        if not isinstance(key, jax.Array):
+            raise ConfigTypeError(
+                f"key={shown(key)} is {kind(key)}; expected a key, for example jax.random.key(0)"
+            )
         return self._call(_explore, obs, self.epsilon, key)
 
     def _call(self, function: Any, obs: Any, *arguments: Any) -> np.ndarray:
-        obs = np.asarray(obs, self.spec.obs_dtype)
         shape = self.spec.obs_shape
+        try:
+            obs = np.asarray(obs, self.spec.obs_dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConfigTypeError(
+                f"obs={shown(obs)} is {kind(obs)} that is no array of {self.spec.obs_dtype}; "
+                f"expected the shape {shape} or a batch of such observations"
+            ) from error
         single = obs.shape == shape
         if not single and obs.shape[1:] != shape:
             raise ConfigError(
@@ -102,6 +126,16 @@ class Policy:
         answer = np.asarray(self._programs[function](self.params, batch, *arguments))
         answer = answer[:, 0] if single else answer[:, :size]
         return answer[0] if self.num_seeds == 1 else answer
+
+
+def check_policy(name: str, value: Any) -> None:
+    """Raises ConfigTypeError for what is not a policy, with what to write instead."""
+    if isinstance(value, Policy):
+        return
+    if hasattr(value, "best_policy"):
+        raise ConfigTypeError(f"{name} is a result; write result.best_policy or result.policy")
+    hint = "; write jaxrl_cb.load_policy(...)" if isinstance(value, str | os.PathLike) else ""
+    raise ConfigTypeError(f"{name}={shown(value)} is {kind(value)}, not a policy{hint}")
 
 
 def _q_values(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
@@ -167,6 +201,7 @@ class TrainingPolicy(Policy):
 
     def member(self, index: int) -> TrainState:
         """The state of seed `index` of this handle, with a leading [1]."""
+        check_int("index", index, 0, self.num_seeds - 1)
         return self._members.state((self._indices[index],))
 
     @property
@@ -210,7 +245,7 @@ class TrainingPolicy(Policy):
         self.set_eps_training(eps)
         self.set_eps_inference(eps)
 
-    def set_eps_schedule(self, start: Any, final: Any, decay_steps: Any, env_step: int) -> None:
+    def set_eps_schedule(self, start: Any, final: Any, decay_steps: Any, env_step: Any) -> None:
         """Lets the training epsilon fall (or rise) linearly at every step from now on.
 
         Args:
@@ -220,12 +255,13 @@ class TrainingPolicy(Policy):
             env_step: environment steps done so far.
         """
         start, final = (self._checked("epsilon", x, 1.0) for x in (start, final))
-        decay_steps = self._checked("decay_steps", decay_steps, np.inf)
+        decay_steps = self._checked("decay_steps", decay_steps, 2.0**62, whole=True)
+        env_step = self._checked("env_step", env_step, 2.0**62, whole=True)
         self._set("epsilon", "training", segment(start, final, decay_steps, env_step))
 
     def set_learning_rate(self, learning_rate: Any) -> None:
         """Sets the learning rate, 0 or more; a schedule goes on multiplying it."""
-        value = self._checked("learning_rate", learning_rate, np.inf)
+        value = self._checked("learning_rate", learning_rate, MAX_FLOAT)
         self._set("hyperparams", "learning_rate", value)
 
     def _set(self, group: str, field: str, values: PyTree) -> None:
@@ -245,18 +281,25 @@ class TrainingPolicy(Policy):
     def _unbatched(self, values: np.ndarray) -> float | np.ndarray:
         return float(values[0]) if self.num_seeds == 1 else values
 
-    def _checked(self, name: str, value: Any, high: float) -> np.ndarray:
+    def _checked(self, name: str, value: Any, high: float, *, whole: bool = False) -> np.ndarray:
         try:
             array = np.asarray(value)
         except (TypeError, ValueError) as error:
-            raise CallbackTypeError(f"{name}={value!r} is not a number") from error
-        if array.dtype.kind not in "biuf":
-            raise CallbackTypeError(f"{name}={value!r} is a {type(value).__name__}, not a number")
+            raise CallbackTypeError(f"{name}={shown(value)} is not a number") from error
+        is_huge = isinstance(value, int) and array.dtype.kind == "O"  # beyond 64 bits
+        if array.dtype.kind not in "biuf" and not is_huge:
+            raise CallbackTypeError(f"{name}={shown(value)} is {kind(value)}, not a number")
         if array.shape not in ((), (self.num_seeds,)):
             raise CallbackTypeError(
                 f"{name} has shape {array.shape}; expected a number or an array of {self.num_seeds}"
             )
-        if not np.all(np.isfinite(array) & (array >= 0) & (array <= high)):
-            limits = f"in [0, {high:g}]" if np.isfinite(high) else "finite and 0 or more"
-            raise CallbackValueError(f"{name}={value} is out of range; it must be {limits}")
+        if is_huge:
+            fits = np.False_
+        else:  # float16 could not be compared with the largest float32
+            exact = array.astype(np.float64)
+            fits = (exact >= 0) & (exact <= high) & (not whole or np.floor(exact) == exact)
+        if not np.all(fits):
+            limits = "whole and 0 or more" if whole else f"in [0, {high:g}]"
+            limits = "finite and 0 or more" if high == MAX_FLOAT else limits
+            raise CallbackValueError(f"{name}={shown(value)} is out of range; it must be {limits}")
         return array

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrl_cb.checks import check_float, check_int
-from jaxrl_cb.errors import CallbackValueError
+from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, shown
 from jaxrl_cb.ops.epsilon import linear_decay
 from jaxrl_cb.trainer.callbacks import EpochTrainCallback
 from jaxrl_cb.trainer.context import TrainingContext
@@ -56,18 +56,26 @@ class EpochTrainCallbackDQNEpsPiecewise(EpochTrainCallback):
         points: pairs (environment step, epsilon in [0, 1]), steps increasing; the first and the
             last epsilon hold before and after them.
         """
-        self.points = [[step, eps] for step, eps in points]  # lists, as JSON gives them back
+        try:
+            self.points = [[step, eps] for step, eps in points]  # lists, as JSON gives them back
+        except (TypeError, ValueError) as error:
+            raise CallbackTypeError(
+                f"{type(self).__name__}: points={shown(points)}; expected a list of pairs "
+                "(environment step, epsilon)"
+            ) from error
         if not self.points:
-            raise CallbackValueError(f"{type(self).__name__}: points={points!r} holds none")
+            raise CallbackValueError(
+                f"{type(self).__name__}: points={shown(points)} holds none; give one at least"
+            )
+        for step, eps in self.points:
+            check_int("step", step, 0, 2**62)
+            check_float("epsilon", eps, 0, 1)
         for (before, _), (after, _) in zip(self.points, self.points[1:], strict=False):
             if before >= after:
                 raise CallbackValueError(
                     f"{type(self).__name__}: step {after} does not come after step {before}; list "
                     "the points in order"
                 )
-        for step, eps in self.points:
-            check_int("step", step, 0, 2**62)
-            check_float("epsilon", eps, 0, 1)
 
     def value(self, env_step: int) -> float:
         """Epsilon after so many environment steps."""

@@ -10,8 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_cb.checks import check_int
-from jaxrl_cb.errors import JaxrlError, NonFiniteError, NonFiniteWarning
+from jaxrl_cb.checks import check_int, check_kind
+from jaxrl_cb.errors import (
+    ConfigTypeError,
+    JaxrlError,
+    NonFiniteError,
+    NonFiniteWarning,
+    kind,
+    shown,
+)
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.context import Environments, TrainingContext
@@ -20,7 +27,7 @@ from jaxrl_cb.trainer.evaluate import check_complete, check_packing
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.leaves import copied, to_numpy
-from jaxrl_cb.trainer.loggers import Logger, NullLogger
+from jaxrl_cb.trainer.loggers import Logger, NullLogger, check_logger
 from jaxrl_cb.trainer.members import Members
 from jaxrl_cb.trainer.nonfinite import NonFinite, in_chunk, in_prefill
 from jaxrl_cb.trainer.params import TrainerParams
@@ -56,11 +63,13 @@ class Trainer:
             ConfigError: parameters do not fit each other or the learner.
             CallbackTypeError: a callback is not one.
         """
+        _check_kinds(learner, params)
         self.learner = learner
         self.params = params or TrainerParams()
         self.params.check_with(learner)
         self.callbacks = TrainerCallbacks.of(callbacks)
-        self.logger = logger or NullLogger()
+        self.logger = NullLogger() if logger is None else logger
+        check_logger(self.logger)
         self.progress = Progress(self.params.num_seeds)
         self._chunks = self.params.chunk_lengths(learner.num_envs)
         self.context, *self._views = self._contexts()
@@ -227,6 +236,7 @@ class Trainer:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Puts this trainer where another one with the same learner and parameters was."""
+        check_kind("snapshot", snapshot, Snapshot)
         if self._built is None:
             self._build()
         self._untested = None
@@ -345,3 +355,13 @@ class Trainer:
         evaluation = self._members.evaluate(phases, indices)
         check_complete(self.learner.environment, evaluation.is_complete)
         return evaluation
+
+
+def _check_kinds(learner: Any, params: Any) -> None:
+    if isinstance(learner, type) or not hasattr(learner, "program_key"):
+        raise ConfigTypeError(
+            f"learner={shown(learner)} is {kind(learner)}; expected a ReplayLearner, or call "
+            "jaxrl_cb.train(env, ...)"
+        )
+    if params is not None:
+        check_kind("params", params, TrainerParams)

@@ -1,0 +1,400 @@
+"""Wrong input is one error of ours, in one line, before anything is compiled.
+
+The rows are in `bad_inputs.py`. ``python tests/test_bad_inputs.py --write`` writes what they raise
+to docs/bad_inputs.md, and a test compares.
+"""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import sys
+import tempfile
+import types
+import warnings
+from fractions import Fraction
+from pathlib import Path
+
+import gymnasium
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bad_inputs import COMMANDS, RUNNING, SECTIONS
+
+import jaxrl_cb
+from jaxrl_cb import cli, envs, plotting, trainer
+from jaxrl_cb.algorithms import DQN
+from jaxrl_cb.config import resolve
+from jaxrl_cb.envs.gymnax import catalog
+from jaxrl_cb.errors import JaxrlError
+from jaxrl_cb.learners import ReplayLearner
+from jaxrl_cb.networks import MLP
+from jaxrl_cb.rendering import render_gif
+from jaxrl_cb.trainer import TrainerCallbacks, TrainerParams
+
+DOCS = Path(__file__).parents[1] / "docs" / "bad_inputs.md"
+SMALL = {
+    **{"num_envs": 4, "batch_size": 16, "buffer_size": 400, "start_timesteps": 40},
+    **{"epoch_num_steps": 80, "max_epochs": 1, "num_test_episodes": 3, "hidden_sizes": (16,)},
+    **{"samples_per_insert": 8, "verbose": False},
+}
+CLASSIC = gymnax.environments.classic_control.cartpole.CartPole
+BEST = "policy_best.safetensors"
+
+
+def train(env="CartPole-v1", *arguments, **settings):
+    """`jaxrl_cb.train` with small sizes, in case that something wrong is taken."""
+    sizes = dict(SMALL)
+    for name in ("batch_size", "start_timesteps"):  # they follow from what a row names
+        if {"buffer_size", "num_envs", "n_step"} & set(settings):
+            sizes.pop(name)
+    return jaxrl_cb.train(env, *arguments, **(sizes | settings))
+
+
+class NoReset:
+    def step(self, *_):
+        raise NotImplementedError
+
+
+class FiveValues:
+    default_params = None
+
+    def action_space(self, params):
+        return types.SimpleNamespace(n=2)
+
+    def reset(self, key, params):
+        return jnp.zeros(2), jnp.int32(0)
+
+    def step(self, key, state, action, params):
+        return jnp.zeros(2), state, 1.0, False, {}
+
+
+class SixValues(FiveValues):
+    def step(self, key, state, action, params):
+        return jnp.zeros(2), state, 1.0, False, False, {}
+
+
+def toy(**changes):
+    """An environment of two functions whose episodes last 3 steps."""
+
+    def reset(key):
+        return jnp.int32(0), jnp.zeros(2)
+
+    def step(key, state, action):
+        return state + 1, jnp.zeros(2), 1.0, False, state >= 2
+
+    made = {"reset": reset, "step": step, "num_actions": 2, "time_limit": 3, **changes}
+    return envs.functional(made.pop("reset"), made.pop("step"), **made)
+
+
+class Sets(trainer.EpochTrainCallback):
+    """Calls setters of the policy."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def callback(self, epoch, env_step, context):
+        for name, value in self.values.items():
+            if name == "state":
+                context.state = value
+            elif name == "eps_schedule":
+                context.policy.set_eps_schedule(*value)
+            else:
+                getattr(context.policy, f"set_{name}")(value)
+
+
+class Does(trainer.EpochTrainCallback):
+    def __init__(self, function):
+        self.function = function
+
+    def callback(self, epoch, env_step, context):
+        self.function(context)
+
+
+class Answers(trainer.EpochStopCallback):
+    def __init__(self, answer):
+        self.answer = answer
+
+    def should_stop(self, mean_rewards, context):
+        return self.answer
+
+
+class World:
+    """A folder with a run in it, and the names that rows may use."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.run = folder / "run"
+        self.num_copies = 0
+        self.done = {}
+        (folder / "file").write_text("something")
+        catalog()  # making some environments compiles a little
+        envs.make("Acrobot-v1")
+        result = train(run_dir=self.run)
+        named = {name: value for name, value in SMALL.items() if name != "verbose"}
+        settings = resolve("CartPole-v1", "dqn", named)
+        learner = settings.build_learner(envs.make("CartPole-v1"))  # the program of `train`
+        self.names = {
+            **{"train": train, "toy": toy, "make": envs.make, "tmp": folder, "run": self.run},
+            **{"result": result, "policy": result.policy, "best": BEST, "learner": learner},
+            **{"two_seeds": train(num_seeds=2, max_epochs=0).policy, "key": jax.random.key(0)},
+            **{"params": TrainerParams(epoch_num_steps=80), "TrainerParams": TrainerParams},
+            **{"nan": float("nan"), "inf": float("inf"), "np": np, "jnp": jnp, "zeros": jnp.zeros},
+            **{"CartPole": CLASSIC, "NoReset": NoReset, "FiveValues": FiveValues},
+            **{"SixValues": SixValues, "gymnasium": gymnasium, "Fraction": Fraction},
+            **{"run_with": self.run_with, "settings_of_a_run": self.settings, "new": self.new},
+            **{"on_train": lambda x: TrainerCallbacks(epoch_train_callback=x)},
+            **{"on_test": lambda x: TrainerCallbacks(epoch_test_callback=x)},
+            **{"stop": lambda x: TrainerCallbacks(epoch_stop_callback=x)},
+            "sets": lambda **values: TrainerCallbacks(epoch_train_callback=Sets(values)),
+            "does": lambda function: TrainerCallbacks(epoch_train_callback=Does(function)),
+            "answers": lambda answer: TrainerCallbacks(epoch_stop_callback=Answers(answer)),
+            **{"SetEps": trainer.EpochTrainCallbackDQNSetEps},
+            **{"LinearDecay": trainer.EpochTrainCallbackDQNEpsLinearDecay},
+            **{"ExponentialDecay": trainer.EpochTrainCallbackDQNEpsExponentialDecay},
+            **{"Piecewise": trainer.EpochTrainCallbackDQNEpsPiecewise},
+            **{"LearningRateDecay": trainer.EpochTrainCallbackLearningRateDecay},
+            **{"Stop": trainer.EpochStopCallbackRewardThreshold},
+            **{"ConfirmedStop": trainer.EpochStopCallbackConfirmedRewardThreshold},
+            **{"NoImprovement": trainer.EpochStopCallbackNoImprovement},
+            **{"WallTime": trainer.EpochStopCallbackWallTime, "MemoryLogger": trainer.MemoryLogger},
+            **{"Trainer": trainer.Trainer, "TrainerCallbacks": TrainerCallbacks},
+            **{"ReplayLearner": ReplayLearner, "DQN": DQN, "MLP": MLP, "render": render_gif},
+            **{"load_policy": jaxrl_cb.load_policy, "evaluate": jaxrl_cb.evaluate},
+            **{"check_environment": jaxrl_cb.check_environment, "plot_run": plotting.plot_run},
+            "plot_comparison": plotting.plot_comparison,
+            **{name: getattr(envs, name) for name in ("sticky_actions", "action_repeat")},
+            **{name: getattr(envs, name) for name in ("time_limit", "frame_stack")},
+            **{name: getattr(envs, name) for name in ("scale_reward", "clip_reward")},
+            "normalize_reward": envs.normalize_reward,
+        }
+        whole = '{"env": "CartPole-v1", "algorithm": "dqn", "settings": %s}'
+        files = {
+            **{"empty": "", "binary": b"\xff", "list": "[]", "deep": "[" * 10**5},
+            **{"twice": whole % '{"seed": 1, "seed": 2}', "unknown": whole % '{"lr": 1}'},
+            **{"argument": whole % '{"run_dir": "x"}', "text": whole % '{"num_envs": "4"}'},
+            "python": "a: !!python/object/apply:os.getcwd []",
+        }
+        for name, content in files.items():
+            self.write(folder / name, content)
+        self.places = {name: str(folder / name) for name in [*files, "run", "file"]}
+        self.places |= {"nul": "a\0b", "long": "x" * 300}
+        self.places["damaged"] = str(self.run_with(BEST, b"x"))
+
+    def new(self):
+        """A path at which there is nothing."""
+        self.num_copies += 1
+        return self.folder / f"copy{self.num_copies}"
+
+    def write(self, path, content):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def run_with(self, name, content):
+        """A copy of the run with another content of one file, or without it (None)."""
+        copy = self.new()
+        shutil.copytree(self.run, copy)
+        self.write(copy / name, content)
+        return copy
+
+    def settings(self, text):
+        """A copy of the run with these settings, as JSON."""
+        whole = '{"env": "CartPole-v1", "algorithm": "dqn", "settings": %s}'
+        return self.run_with("config.json", whole % text)
+
+    def do(self, code):
+        """What a row raises; it is done once."""
+        if code not in self.done:
+            try:
+                self.done[code] = eval(code, dict(self.names))  # noqa: S307
+            except Exception as error:
+                self.done[code] = error
+        return self.done[code]
+
+    def command(self, line):
+        """The exit code of a command, and its standard error."""
+        errors, code = io.StringIO(), None
+        arguments = [word.format(**self.places) for word in line.split()]
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+            try:
+                cli.main(arguments)
+            except SystemExit as stop:
+                code = stop.code
+        return code, errors.getvalue()
+
+    def plain(self, text):
+        """A message without what differs from run to run and from machine to machine."""
+        text = text.replace(str(self.folder), "tmp")
+        text = re.sub(r"copy\d+", "copy", re.sub(r" at 0x[0-9a-fA-F]+", "", text))
+        return text.replace("\0", "\\0")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    with contextlib.chdir(folder):
+        yield World(folder)
+
+
+def has_words(message, words):
+    return re.search(".*".join(map(re.escape, words.split("..."))), message)
+
+
+ROWS = [row for rows in SECTIONS.values() for row in rows]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code[:60])
+def test_wrong_input_is_one_error_in_one_line(row, world, compiles):
+    before = sorted(world.folder.iterdir())
+    compiles()
+    error = world.do(row.code)
+    assert type(error) is row.error, error
+    assert isinstance(error, JaxrlError)
+    message = str(error)
+    assert has_words(message, row.words), message
+    assert message.count("\n") == 0
+    assert len(message) < 500
+    assert "canary" not in message
+    if row not in RUNNING:
+        assert compiles() == 0
+        new = set(world.folder.iterdir()) - set(before)
+        assert not [path for path in new if not path.name.startswith("copy")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.line)
+def test_a_wrong_command_is_one_line_and_exit_code_2(command, world, compiles):
+    before = sorted(world.folder.iterdir())
+    compiles()
+    code, errors = world.command(command.line)
+    assert code == 2, errors
+    assert errors.startswith("jaxrl-cb: error: ")
+    assert errors.count("\n") == 1
+    assert has_words(errors, command.words), errors
+    assert "canary" not in errors
+    assert compiles() == 0
+    assert sorted(world.folder.iterdir()) == before
+
+
+def table(world):
+    """The text of docs/bad_inputs.md."""
+    lines = [
+        *("# What wrong input says", ""),
+        "Written by `python tests/test_bad_inputs.py --write`, which does all of this. `train` is",
+        "`jaxrl_cb.train` with CartPole-v1 and small sizes, `toy` makes an environment of two",
+        "functions, `tmp` is a folder, `run` that of a run. Everything is said before anything is",
+        "compiled, except while a run goes on. Words of other libraries are left out.",
+    ]
+    for section, rows in SECTIONS.items():
+        lines += ["", f"## {section}", "", "| input | error | message |", "|---|---|---|"]
+        for row in rows:
+            name, message = row.error.__name__, str(world.do(row.code))
+            lines.append(_line(world, row.code, name, message, row))
+    lines += [
+        "",
+        "## On the command line",
+        "",
+        "Exit code 2.",
+        "",
+        "| command | message |",
+        "|---|---|",
+    ]
+    for command in COMMANDS:
+        message = world.command(command.line)[1].removeprefix("jaxrl-cb: error: ").strip()
+        lines.append(_line(world, f"jaxrl-cb {command.line}".strip(), None, message, command))
+    return "\n".join(lines) + "\n"
+
+
+def _line(world, code, name, message, row):
+    message = f"... {row.words.replace('...', ' ... ')} ..." if row.outside else message
+    cells = [f"`{code}`", *([name] if name else []), world.plain(message)]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def test_the_documented_messages_are_those_of_now(world):
+    assert DOCS.read_text() == table(world), "python tests/test_bad_inputs.py --write"
+
+
+def test_an_unwritable_place_is_told_before_anything_is_compiled(world, monkeypatch, compiles):
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        compiles()
+        error = world.do("train(run_dir=new())")
+    assert "cannot be written: Permission denied; choose another place" in str(error)
+    assert compiles() == 0
+
+
+def test_a_state_that_was_kept_too_long_says_so(world):
+    kept = []
+
+    def look(context):
+        if kept:
+            np.asarray(kept[0].num_updates)
+        kept.append(context.state)
+
+    world.names["look"] = look
+    error = world.do("train(max_epochs=2, callbacks=does(look))")
+    assert isinstance(error, RuntimeError)
+    assert any("context.snapshot()" in note for note in error.__notes__)
+
+
+def test_more_steps_than_an_int32_holds_are_counted(world):
+    long = TrainerParams(epoch_num_steps=80, max_epochs=50_000_000, num_test_episodes=3)
+    assert long.total_env_steps == 4_000_000_000
+    seen = []
+    callbacks = TrainerCallbacks(
+        [
+            trainer.EpochTrainCallbackDQNEpsLinearDecay(1.0, 0.0, 2**33),
+            lambda epoch, env_step, context: seen.append((env_step, context.policy.eps_training)),
+        ]
+    )
+    run = trainer.Trainer(world.names["learner"], long, callbacks)
+    run.init()
+    run.progress.env_step = 2**32 - 80
+    assert run.execute_epoch().env_step == 2**32
+    assert run.execute_epoch().env_step == 2**32 + 80
+    assert seen == [(2**32 - 80, pytest.approx(0.5)), (2**32, pytest.approx(0.5))]
+
+
+class Uploads(trainer.EpochTrainCallback):
+    """A callback as people write them."""
+
+    def __init__(self, api_key):
+        self.api_key = api_key
+        self.password = [api_key]
+        self.project = "mine"
+
+    def callback(self, epoch, env_step, context):
+        context.logger.write("train/env_step", env_step, {"epoch": epoch})
+
+
+def test_a_secret_gets_into_no_file_and_no_output(world, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", "canary-env")
+    uploads = Uploads("canary-callback")
+    folder = world.new()
+    callbacks = TrainerCallbacks(epoch_train_callback=uploads)
+    train(run_dir=folder, callbacks=callbacks, verbose=True)
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(written) >= 6
+    for path in written:
+        assert b"canary" not in path.read_bytes(), path
+    shown = capfd.readouterr()
+    assert "canary" not in shown.out + shown.err + str(uploads) + json.dumps(uploads.state_dict())
+    assert "project='mine'" in (folder / "config.json").read_text()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("python tests/test_bad_inputs.py --write")
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        text = table(World(Path(name).resolve()))
+    DOCS.parent.mkdir(exist_ok=True)
+    DOCS.write_text(text)
