@@ -6,6 +6,7 @@ over all CPU devices that there are): equal bits alone and together, no recompil
 stops. On an accelerator all seeds are one group under `vmap`.
 """
 
+import copy as copylib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -120,12 +121,32 @@ class Members:
             return group.state
         members = [self._member(i) for i in indices]
         whole = [m for m in members if m.buffer is not None]
-        small = [m.replace(buffer=None, rollout=None) for m in members]
-        small = leaves.stacked(small, self._small_axes)
+        small = self.small_state(indices)
         if not whole:
             return small
         running = leaves.stacked(whole, self._axes)
         return small.replace(buffer=running.buffer, rollout=running.rollout)
+
+    def small_state(self, indices: Sequence[int]) -> TrainState:
+        """`state(indices)` without replay and rollout, which are not copied for it."""
+        group = self._exactly(indices)
+        if group:
+            return group.state.replace(buffer=None, rollout=None)
+        return leaves.stacked([self._small_member(i) for i in indices], self._small_axes)
+
+    def held(self, *, copy: bool) -> "Members":
+        """The seeds as they are now, only to ask for their `state` later.
+
+        Args:
+            copy: whether chunks will go on, which consume the states that they are given.
+        """
+        nothing: Any = None  # neither programs nor devices can be pickled
+        held = copylib.copy(self)
+        held.running, held._parked = list(self.running), dict(self._parked)
+        held.groups = [Group(group.indices, nothing, nothing, group.state) for group in self.groups]
+        for group in held.groups if copy else []:
+            group.state = leaves.copied(group.state)
+        return held
 
     def replace_state(self, indices: Sequence[int], new: TrainState) -> None:
         """Puts a state in place of that of some seeds, leaf by leaf (see `leaves.replaced`)."""
@@ -201,6 +222,15 @@ class Members:
     def _member(self, index: int) -> TrainState:
         parked = self._parked.get(index)
         return self._row(self._group(index), index) if parked is None else parked
+
+    def _small_member(self, index: int) -> TrainState:
+        if index in self._parked:
+            return self._parked[index]
+        group = self._group(index)
+        small = group.state.replace(buffer=None, rollout=None)
+        if len(group.indices) == 1:
+            return small
+        return leaves.rows(small, self._small_axes, [group.indices.index(index)])
 
     def _row(self, group: Group, index: int) -> TrainState:
         if len(group.indices) == 1:

@@ -190,9 +190,8 @@ class Trainer:
 
     def result(self) -> TrainResult:
         """The result so far; it stays valid when training goes on."""
-        state = self._members.state(tuple(range(self.params.num_seeds)))
-        state = state if self.is_finished else copied(state)
-        return make_result(self.progress, self.learner, state, self._hooks.stop_callbacks())
+        members = self._members.held(copy=not self.is_finished)
+        return make_result(self.progress, self.learner, members, self._hooks.stop_callbacks())
 
     def snapshot(self) -> Snapshot:
         """The run as it is between two epochs; `restore` goes on from it, bit for bit."""
@@ -279,7 +278,7 @@ class Trainer:
         )
 
     def _params_of(self, index: int) -> PyTree:
-        return to_numpy(self._members.state((index,)).params)
+        return to_numpy(self._members.small_state((index,)).params)
 
     def _test_again(self, indices: tuple[int, ...], episodes: int) -> np.ndarray:
         """Further tests of some seeds, each on keys of its own (see `TrainingContext.evaluate`)."""
