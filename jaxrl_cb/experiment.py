@@ -68,6 +68,7 @@ def train(
 
     Raises:
         ConfigError: a setting that does not exist or cannot work, before anything is compiled.
+        MemoryEstimateError: the run needs more memory than there is, before it takes any.
         KeyboardInterrupt: after Ctrl-C, at the end of the epoch; a second Ctrl-C comes at once.
             In a notebook the first one returns the result so far instead.
     """
@@ -84,6 +85,7 @@ def train(
     if warm_start is not None:
         begins_with = warm_start if isinstance(warm_start, Policy) else load_policy(warm_start)
         trainer.warm_start(begins_with)
+    trainer.check_memory()
     if folder:
         folder.start(env_id, algorithm, settings, str(trainer.callbacks))
     if verbose:

@@ -47,19 +47,24 @@ class Members:
         chunk_lengths: tuple[int, ...],
         num_test_episodes: int,
         initial: tuple[Hyperparams, Epsilon],
+        before_init: Callable[[Programs], object] = lambda programs: None,
     ):
+        """Compiles, calls `before_init` with the programs of a group, and makes the states."""
         self.num_seeds = len(seeds)
         self.running = list(range(self.num_seeds))
         self._axes = learner.state_axes()
         self._small_axes = self._axes.replace(buffer=None, rollout=None)
         self._parked: dict[int, TrainState] = {}
         self.groups = []
+        compiled = []
         width = self.num_seeds if vectorized else 1
         devices = jax.local_devices()
         for first in range(0, self.num_seeds, width):
             device = devices[first % len(devices)]
             plan = ProgramPlan(width, chunk_lengths, num_test_episodes, device)
-            programs = compile_programs(learner, plan)
+            compiled.append((first, compile_programs(learner, plan), device))
+        before_init(compiled[0][1])
+        for first, programs, device in compiled:
             indices = tuple(range(first, first + width))
             values = jax.tree.map(lambda value: np.full((width,), value), initial)
             seeds_of_group = np.array(seeds[first : first + width], np.uint32)
@@ -176,6 +181,21 @@ class Members:
             chosen = [indices.index(i) if i in indices else -1 for i in group.indices]
             if max(chosen) >= 0:
                 group.state = leaves.replaced(group.state, change(group.state, np.array(chosen)))
+
+    def replace_params(self, index: int, new: PyTree) -> None:
+        """Gives both networks of a running seed other parameters, with a leading [1]."""
+
+        def change(state: TrainState, positions: np.ndarray) -> TrainState:
+            def put(old, own):
+                is_own = (positions >= 0).reshape(-1, *[1] * (old.ndim - 1))
+                return np.where(is_own, np.asarray(own), np.asarray(old))
+
+            params, target_params = (
+                jax.tree.map(put, old, new) for old in (state.params, state.target_params)
+            )
+            return state.replace(params=params, target_params=target_params)
+
+        self.update((index,), change)
 
     def park(self, index: int) -> None:
         """Stops a seed: its state stays as it is now, without replay and rollout if S > 1."""

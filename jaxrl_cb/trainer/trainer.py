@@ -14,6 +14,7 @@ import numpy as np
 from jaxrl_cb.checks import check_int
 from jaxrl_cb.errors import JaxrlError
 from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.trainer import memory
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.context import Environments, TrainingContext
 from jaxrl_cb.trainer.evaluate import check_complete, check_packing
@@ -22,8 +23,10 @@ from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.leaves import copied, to_numpy
 from jaxrl_cb.trainer.loggers import Logger, NullLogger
 from jaxrl_cb.trainer.members import Members
+from jaxrl_cb.trainer.memory import MemoryEstimate
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
+from jaxrl_cb.trainer.programs import Programs
 from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.trainer.result import TrainResult, make_result
 from jaxrl_cb.trainer.warm_start import fitting_params
@@ -74,6 +77,7 @@ class Trainer:
         self._hooks = Hooks(self.callbacks, self.context, self._views)
         self._begins_with: list[PyTree] = []
         self._untested: tuple[list[ChunkMetrics], float] | None = None
+        self._memory: MemoryEstimate | None = None
         self._built: Members | None = None
         self._is_running = False
 
@@ -90,6 +94,18 @@ class Trainer:
         if self._built is not None:
             raise JaxrlError("warm_start comes before the run; this trainer has begun")
         self._begins_with = fitting_params(policy, self.learner, self.params.num_seeds)
+
+    def memory_estimate(self) -> MemoryEstimate:
+        """The memory that the state of all seeds needs, and what is there; compiles nothing."""
+        return memory.estimate(self.learner, self.params)
+
+    def check_memory(self, programs: Programs | None = None) -> None:
+        """Checks that there is as much memory as the run needs, which takes none itself.
+
+        Raises:
+            MemoryEstimateError: there is not; the message has a setting with which there would be.
+        """
+        self._memory = memory.check(self.learner, self.params, programs)
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""
@@ -119,6 +135,10 @@ class Trainer:
         self._is_running = True
         try:
             yield
+        except jax.errors.JaxRuntimeError as error:
+            needed = self._memory or self.memory_estimate()
+            memory.explain(error, self.learner, self.params, needed)
+            raise
         finally:
             self._is_running = False
 
@@ -223,18 +243,18 @@ class Trainer:
     def _build(self) -> None:
         started = time.perf_counter()
         params = self.params
-        vectorized = params.vectorize_seeds
+        self.check_memory()
         self._built = Members(
             self.learner,
             [params.seed + index for index in range(params.num_seeds)],
-            vectorized=jax.default_backend() != "cpu" if vectorized is None else vectorized,
+            vectorized=params.seeds_together > 1,
             chunk_lengths=tuple(dict.fromkeys(self._chunks)),
             num_test_episodes=params.num_test_episodes,
             initial=self.learner.initial_values(params.total_env_steps),
+            before_init=self.check_memory,
         )
         for index, own in enumerate(self._begins_with):
-            state = self._built.state((index,)).replace(params=own, target_params=own)
-            self._built.replace_state((index,), state)
+            self._built.replace_params(index, own)
         self.progress.seconds["compile"] += time.perf_counter() - started
         everyone = tuple(range(params.num_seeds))
         views = [(view, (index,)) for index, view in enumerate(self._views)]
