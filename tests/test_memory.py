@@ -11,7 +11,7 @@ import pytest
 
 from jaxrl_cb.algorithms import DQN
 from jaxrl_cb.envs import functional, make
-from jaxrl_cb.errors import JaxrlError, MemoryEstimateError
+from jaxrl_cb.errors import ConfigError, JaxrlError, MemoryEstimateError
 from jaxrl_cb.learners import ReplayConfig, ReplayLearner
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.schedule import describe
@@ -108,6 +108,14 @@ def test_bits_count_as_bits():
 def test_sizes_up_to_the_largest_are_estimated():
     run = Trainer(learner(num_envs=16, buffer_size=2**31 - 16), params())
     assert run.memory_estimate().by_leaf["buffer.obs"] == 3 * 16 * (2**31 - 16)
+
+
+def test_more_rows_than_are_counted_are_refused():
+    most = {"num_envs": 1, "start_timesteps": 80}
+    sizes = learner(**most, buffer_size=2**28)
+    assert Trainer(sizes, params()).memory_estimate().by_leaf["buffer.obs"] == 3 * 16 * 2**28
+    with pytest.raises(ConfigError, match="lower it to 268435456"):
+        learner(**most, buffer_size=2**28 + 1)
 
 
 @pytest.mark.parametrize("vectorized", [False, True])
