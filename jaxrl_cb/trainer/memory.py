@@ -232,8 +232,12 @@ def _besides(run: _Run, programs: Programs | None) -> int:
     return max(-(-(max(most) - held) // width), 0)
 
 
+@functools.lru_cache(maxsize=96)
 def _sizes(program: Any) -> tuple[int, int, int]:
-    """Bytes of a compiled program's arguments, of its results beyond these, and in between."""
+    """Bytes of a compiled program's arguments, of its results beyond these, and in between.
+
+    Kept, as each takes some 15 ms.
+    """
     sizes = program.memory_analysis()
     if sizes is None:  # of a backend that does not say
         return 0, 0, 0
