@@ -54,6 +54,10 @@ class MissingPackageError(JaxrlError, ImportError):
     """An optional package is not installed; the message has the line that installs it."""
 
 
+class MemoryEstimateError(JaxrlError, MemoryError):
+    """A run needs more memory than there is; raised before it takes any."""
+
+
 class RunFolderError(JaxrlError, ValueError):
     """A run folder is missing, not empty, or not one of ours."""
 

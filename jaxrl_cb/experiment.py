@@ -81,6 +81,7 @@ def train(
 
     Raises:
         ConfigError: a setting that does not exist or cannot work, before anything is compiled.
+        MemoryEstimateError: the run needs more memory than there is, before it takes any.
         RunFolderError: the folder is not empty, in use, or cannot be resumed or written to; see
             `jaxrl_cb.errors` for each kind.
         KeyboardInterrupt: after Ctrl-C, at the end of the epoch, when all is saved; a second Ctrl-C
@@ -107,6 +108,7 @@ def train(
         warm_start = load_policy(checked_path("warm_start", warm_start))
     if warm_start is not None:
         trainer.warm_start(warm_start)
+    trainer.check_memory()
     if verbose:
         print(describe(learner, settings.trainer), flush=True)  # noqa: T201
         on_epoch = on_epoch or (lambda record: print(progress_line(record), flush=True))  # noqa: T201

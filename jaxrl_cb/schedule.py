@@ -4,6 +4,7 @@ import jax
 from rich.filesize import decimal
 
 from jaxrl_cb.learners import ReplayLearner
+from jaxrl_cb.trainer.memory import estimate, in_words, state_shapes
 from jaxrl_cb.trainer.params import TrainerParams
 
 
@@ -13,7 +14,7 @@ def describe(learner: ReplayLearner, params: TrainerParams) -> str:
     total, epoch = params.total_env_steps, params.epoch_num_steps
     updates = learner.num_updates(epoch // replay.num_envs)
     exploration = learner.exploration
-    state = learner.abstract_state(total)
+    memory, state = estimate(learner, params), state_shapes(learner)
     target_words = "copied" if target.tau == 1 else f"moved by {target.tau:g}"
     lines = [
         f"{learner.environment.spec.id}: up to {params.max_epochs} epochs of {epoch:,} environment "
@@ -30,6 +31,9 @@ def describe(learner: ReplayLearner, params: TrainerParams) -> str:
         "tests, unless a callback sets it",
         f"replay: {replay.buffer_size:,} transitions, {replay.start_timesteps:,} before training; "
         f"{_bytes(state.buffer)} of {_bytes(state)} per seed",
+        f"memory: {in_words(memory.total)} for the state of {params.num_seeds} "
+        + ("seed" if params.num_seeds == 1 else "seeds")
+        + ("" if memory.available is None else f", {in_words(memory.available)} available"),
         f"test: {params.num_test_episodes} episodes after each epoch",
     ]
     return "\n".join(lines)

@@ -9,6 +9,9 @@ from jaxrl_cb.checks import Range, check_fields, check_multiple
 from jaxrl_cb.errors import ConfigError
 from jaxrl_cb.ops.counters import update_rate
 
+MAX_ROWS = 2**28
+"""Rows whose positions, and those of final observations (up to six times as many), fit an int32."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig:
@@ -43,6 +46,11 @@ class ReplayConfig:
             raise ConfigError(
                 f"buffer_size={self.buffer_size} is smaller than batch_size={self.batch_size}; "
                 "raise the one or lower the other"
+            )
+        if self.num_rows > MAX_ROWS:
+            raise ConfigError(
+                f"buffer_size={self.buffer_size} holds {self.num_rows} steps of each environment, "
+                f"more than the {MAX_ROWS} that are counted; lower it to {MAX_ROWS * self.num_envs}"
             )
         if self.num_rows < self.n_step:
             raise ConfigError(

@@ -18,6 +18,7 @@ from jaxrl_cb.trainer.dqn_callbacks import (
 )
 from jaxrl_cb.trainer.history import EpochRecord
 from jaxrl_cb.trainer.loggers import Logger, LoggerList, MemoryLogger, NullLogger
+from jaxrl_cb.trainer.memory import MemoryEstimate
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
 from jaxrl_cb.trainer.result import TrainResult
@@ -56,6 +57,7 @@ __all__ = [
     "EpochTrainCallbackLearningRateDecay",
     "Logger",
     "LoggerList",
+    "MemoryEstimate",
     "MemoryLogger",
     "NullLogger",
     "Policy",

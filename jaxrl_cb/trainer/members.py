@@ -6,6 +6,7 @@ over all CPU devices that there are): equal bits alone and together, no recompil
 stops. On an accelerator all seeds are one group under `vmap`.
 """
 
+import copy as copylib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,7 +65,7 @@ class Members:
             self.groups.append(Group(tuple(range(first, first + width)), plan))
 
     def init(self, seeds: Sequence[int], initial: tuple[Hyperparams, Epsilon]) -> None:
-        """Gives every seed a fresh state."""
+        """Gives every seed a fresh state; the programs are compiled."""
         for group in self.groups:
             width, device = group.plan.width, group.plan.device
             values = jax.tree.map(lambda value, w=width: np.full((w,), value), initial)
@@ -142,12 +143,33 @@ class Members:
             return group.state
         members = [self._member(i) for i in indices]
         whole = [m for m in members if m.buffer is not None]
-        small = [m.replace(buffer=None, rollout=None) for m in members]
-        small = leaves.stacked(small, self._small_axes)
+        small = self.small_state(indices)
         if not whole:
             return small
         running = leaves.stacked(whole, self._axes)
         return small.replace(buffer=running.buffer, rollout=running.rollout)
+
+    def small_state(self, indices: Sequence[int]) -> TrainState:
+        """`state(indices)` without replay and rollout, which are not copied for it."""
+        group = self._exactly(indices)
+        if group:
+            return group.state.replace(buffer=None, rollout=None)
+        return leaves.stacked([self._small_member(i) for i in indices], self._small_axes)
+
+    def held(self, *, copy: bool) -> "Members":
+        """The seeds as they are now, only to ask for their `state` later.
+
+        Args:
+            copy: whether chunks will go on, which consume the states that they are given.
+        """
+        nothing: Any = None  # neither programs nor devices can be pickled
+        held = copylib.copy(self)
+        held.running, held._parked = list(self.running), dict(self._parked)
+        held._learner = nothing
+        held.groups = [Group(group.indices, nothing, group.state) for group in self.groups]
+        for group in held.groups if copy else []:
+            group.state = leaves.copied(group.state)
+        return held
 
     def replace_state(self, indices: Sequence[int], new: TrainState) -> None:
         """Puts a state in place of that of some seeds, leaf by leaf (see `leaves.replaced`)."""
@@ -177,6 +199,21 @@ class Members:
             chosen = [indices.index(i) if i in indices else -1 for i in group.indices]
             if max(chosen) >= 0:
                 group.state = leaves.replaced(group.state, change(group.state, np.array(chosen)))
+
+    def replace_params(self, index: int, new: PyTree) -> None:
+        """Gives both networks of a running seed other parameters, with a leading [1]."""
+
+        def change(state: TrainState, positions: np.ndarray) -> TrainState:
+            def put(old, own):
+                is_own = (positions >= 0).reshape(-1, *[1] * (old.ndim - 1))
+                return np.where(is_own, np.asarray(own), np.asarray(old))
+
+            params, target_params = (
+                jax.tree.map(put, old, new) for old in (state.params, state.target_params)
+            )
+            return state.replace(params=params, target_params=target_params)
+
+        self.update((index,), change)
 
     def park(self, index: int) -> None:
         """Stops a seed: its state stays as it is now, without replay and rollout if S > 1."""
@@ -251,6 +288,15 @@ class Members:
     def _member(self, index: int) -> TrainState:
         parked = self._parked.get(index)
         return self._row(self._group(index), index) if parked is None else parked
+
+    def _small_member(self, index: int) -> TrainState:
+        if index in self._parked:
+            return self._parked[index]
+        group = self._group(index)
+        small = group.state.replace(buffer=None, rollout=None)
+        if len(group.indices) == 1:
+            return small
+        return leaves.rows(small, self._small_axes, [group.indices.index(index)])
 
     def _row(self, group: Group, index: int) -> TrainState:
         if len(group.indices) == 1:

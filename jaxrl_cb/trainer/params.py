@@ -57,6 +57,13 @@ class TrainerParams:
         """Environment steps of one seed in all, if nothing stops it."""
         return self.max_epochs * self.epoch_num_steps
 
+    @property
+    def seeds_together(self) -> int:
+        """W, seeds that one program runs: all of them, or one."""
+        vectorize = self.vectorize_seeds
+        vectorize = jax.default_backend() != "cpu" if vectorize is None else vectorize
+        return self.num_seeds if vectorize else 1
+
     def check_with(self, learner: ReplayLearner) -> None:
         """Checks what the trainer and the learner must agree on.
 

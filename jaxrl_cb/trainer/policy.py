@@ -195,6 +195,11 @@ class TrainingPolicy(Policy):
     def state(self, new: TrainState) -> None:
         self._members.replace_state(self._indices, new)
 
+    @property
+    def _small(self) -> TrainState:
+        """The state without the replay, which is large and would be copied to be stacked."""
+        return self._members.small_state(self._indices)
+
     def snapshot(self) -> TrainState:
         """A copy of the state that stays valid."""
         return copied(self.state)
@@ -207,17 +212,17 @@ class TrainingPolicy(Policy):
     @property
     def params(self) -> PyTree:
         """Parameters, with a leading [S]."""
-        return self.state.params
+        return self._small.params
 
     @property
     def epsilon(self) -> np.ndarray:
         """[S] float32, the test epsilon."""
-        return np.asarray(self.state.epsilon.inference)
+        return np.asarray(self._small.epsilon.inference)
 
     @property
     def eps_training(self) -> float | np.ndarray:
         """Probability of a random action in training, now: a float, or [S] for several seeds."""
-        s = jax.tree.map(np.asarray, self.state.epsilon.training)
+        s = jax.tree.map(np.asarray, self._small.epsilon.training)
         line = s.start + s.slope * s.offset.astype(np.float32)
         return self._unbatched(np.where(s.offset >= s.steps_left, s.final, line))
 
@@ -229,7 +234,7 @@ class TrainingPolicy(Policy):
     @property
     def learning_rate(self) -> float | np.ndarray:
         """Learning rate before its schedule: a float, or [S] for several seeds."""
-        return self._unbatched(np.asarray(self.state.hyperparams.learning_rate))
+        return self._unbatched(np.asarray(self._small.hyperparams.learning_rate))
 
     def set_eps_training(self, eps: Any) -> None:
         """Sets the training epsilon, in [0, 1], until it is set again."""

@@ -1,6 +1,7 @@
 """What a run gives back."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer.callbacks import EpochStopCallback
 from jaxrl_cb.trainer.history import EpochRecord
 from jaxrl_cb.trainer.leaves import to_numpy
+from jaxrl_cb.trainer.members import Members
 from jaxrl_cb.trainer.policy import Policy
 from jaxrl_cb.trainer.progress import Progress, per_seed
 from jaxrl_cb.types import TrainState
@@ -28,10 +30,9 @@ class TrainResult:
         best_epoch: per seed, the epoch of that test.
         policy: the last parameters of each seed.
         best_policy: the parameters of the best test of each seed.
-        state: the whole state with a leading [S]. For several seeds, replay and rollout are only
-            those of seeds still running at the end.
         callbacks: the stop callbacks of each seed: its own copies where there are several seeds.
         seconds: wall seconds, by "compile", "train" and "test".
+        members: the seeds, what `state` is made of.
     """
 
     history: list[EpochRecord]
@@ -43,9 +44,17 @@ class TrainResult:
     best_epoch: int | np.ndarray
     policy: Policy
     best_policy: Policy
-    state: TrainState
     callbacks: list[EpochStopCallback | list[EpochStopCallback] | None]
     seconds: dict[str, float]
+    members: Members
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """The whole state with a leading [S]; several seeds are put together when it is asked for.
+
+        For several seeds, replay and rollout are only those of seeds still running at the end.
+        """
+        return self.members.state(range(self.members.num_seeds))
 
     def __repr__(self) -> str:
         names = ("stopped", "diverged", "epoch", "env_step", "best_score", "best_epoch")
@@ -54,9 +63,21 @@ class TrainResult:
 
 
 def make_result(
-    progress: Progress, learner: ReplayLearner, state: TrainState, callbacks: list
+    progress: Progress,
+    learner: ReplayLearner,
+    members: Members,
+    callbacks: list,
+    state: TrainState | None = None,
 ) -> TrainResult:
-    """The result of a run as far as it has come; at least its first test is done."""
+    """The result of a run as far as it has come; at least its first test is done.
+
+    Args:
+        progress: what the host remembers.
+        learner: what was trained.
+        members: the seeds.
+        callbacks: the stop callbacks of each seed.
+        state: of all seeds; without it, that of `members`.
+    """
     everyone = range(progress.num_seeds)
     now = (progress.epoch, progress.env_step)
     last = [progress.ended.get(index, now) for index in everyone]
@@ -65,6 +86,7 @@ def make_result(
     best = [b.best for b in progress.best if b.best is not None]
     best_params = jax.tree.map(lambda *x: np.concatenate(x), *[b.params for b in best])
     spec, algorithm = learner.environment.spec, learner.algorithm
+    state = state or members.small_state(everyone)
     epsilon = np.array(state.epsilon.inference)
     return TrainResult(
         history=list(progress.history),
@@ -76,7 +98,7 @@ def make_result(
         best_epoch=per_seed(np.array([b.epoch for b in best])),
         policy=Policy(algorithm, spec, to_numpy(state.params), epsilon),
         best_policy=Policy(algorithm, spec, best_params, epsilon),
-        state=state,
         callbacks=callbacks,
         seconds=dict(progress.seconds),
+        members=members,
     )

@@ -20,18 +20,21 @@ from jaxrl_cb.errors import (
     shown,
 )
 from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.trainer import memory
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.context import Environments, TrainingContext
 from jaxrl_cb.trainer.debug import Debugger, NoDebugger
 from jaxrl_cb.trainer.evaluate import check_complete, check_packing
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
-from jaxrl_cb.trainer.leaves import copied, to_numpy
+from jaxrl_cb.trainer.leaves import to_numpy
 from jaxrl_cb.trainer.loggers import Logger, NullLogger, check_logger
 from jaxrl_cb.trainer.members import Members
+from jaxrl_cb.trainer.memory import MemoryEstimate
 from jaxrl_cb.trainer.nonfinite import NonFinite, in_chunk, in_prefill
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
+from jaxrl_cb.trainer.programs import Programs
 from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.trainer.result import TrainResult, make_result
 from jaxrl_cb.trainer.snapshot import Snapshot
@@ -78,6 +81,7 @@ class Trainer:
         self._warned: set[int] = set()  # seeds, where on_nan="warn"
         self._begins_with: list[PyTree] = []
         self._untested: tuple[list[ChunkMetrics], float] | None = None
+        self._memory: MemoryEstimate | None = None
         self._built: Members | None = None
         self._is_running = False
 
@@ -94,6 +98,18 @@ class Trainer:
         if self._built is not None:
             raise JaxrlError("warm_start comes before the run; this trainer has begun")
         self._begins_with = fitting_params(policy, self.learner, self.params.num_seeds)
+
+    def memory_estimate(self) -> MemoryEstimate:
+        """The memory that the state of all seeds needs, and what is there; compiles nothing."""
+        return memory.estimate(self.learner, self.params)
+
+    def check_memory(self, programs: Programs | None = None) -> None:
+        """Checks that there is as much memory as the run needs, which takes none itself.
+
+        Raises:
+            MemoryEstimateError: there is not; the message has a setting with which there would be.
+        """
+        self._memory = memory.check(self.learner, self.params, programs)
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""
@@ -123,6 +139,10 @@ class Trainer:
         self._is_running = True
         try:
             yield
+        except jax.errors.JaxRuntimeError as error:
+            needed = self._memory or self.memory_estimate()
+            memory.explain(error, self.learner, self.params, needed)
+            raise
         finally:
             self._is_running = False
 
@@ -221,13 +241,12 @@ class Trainer:
         """The result so far; it stays valid when training goes on."""
         if not self.progress.history:
             raise JaxrlError("this trainer has not begun; call init(), run() or epochs() first")
-        state = self._members.state(tuple(range(self.params.num_seeds)))
-        state = state if self.is_finished else copied(state)
-        return make_result(self.progress, self.learner, state, self._hooks.stop_callbacks())
+        members = self._members.held(copy=not self.is_finished)
+        return make_result(self.progress, self.learner, members, self._hooks.stop_callbacks())
 
     def result_of(self, snapshot: Snapshot) -> TrainResult:
         """The result that a snapshot is of, without the stop callbacks."""
-        return make_result(snapshot.progress, self.learner, snapshot.state, [])
+        return make_result(snapshot.progress, self.learner, self._members, [], snapshot.state)
 
     def snapshot(self) -> Snapshot:
         """The run as it is between two epochs; `restore` goes on from it, bit for bit."""
@@ -267,10 +286,11 @@ class Trainer:
         return self._built
 
     def _build(self) -> None:
-        params, vectorized = self.params, self.params.vectorize_seeds
+        params = self.params
+        self.check_memory()
         self._built = Members(
             *(self.learner, params.num_seeds),
-            vectorized=jax.default_backend() != "cpu" if vectorized is None else vectorized,
+            vectorized=params.seeds_together > 1,
             chunk_lengths=tuple(dict.fromkeys(self._chunks)),
             num_test_episodes=params.num_test_episodes,
         )
@@ -286,10 +306,11 @@ class Trainer:
         params = self.params
         seeds = [params.seed + index for index in range(params.num_seeds)]
         with self._timed_compile():
+            self._members.compile()
+            self.check_memory(self._members.programs(self._members.groups[0]))
             self._members.init(seeds, self.learner.initial_values(params.total_env_steps))
         for index, own in enumerate(self._begins_with):
-            state = self._members.state((index,)).replace(params=own, target_params=own)
-            self._members.replace_state((index,), state)
+            self._members.replace_params(index, own)
 
     @contextlib.contextmanager
     def _timed_compile(self) -> Iterator[None]:
@@ -332,7 +353,7 @@ class Trainer:
         )
 
     def _params_of(self, index: int) -> PyTree:
-        return to_numpy(self._members.state((index,)).params)
+        return to_numpy(self._members.small_state((index,)).params)
 
     def _test_again(self, indices: tuple[int, ...], episodes: int) -> np.ndarray:
         """Further tests of some seeds, each on keys of its own (see `TrainingContext.evaluate`)."""
