@@ -250,7 +250,7 @@ MUTANTS = [
     Mutant(
         "snapshot without the callbacks' state",
         "trainer/hooks.py",
-        "callback.load_state_dict(copy.deepcopy(state))",
+        'callback.load_state_dict(from_plain(state["state"]))',
         "pass",
         "test_trainer.py patience_counter",
     ),
@@ -403,8 +403,8 @@ MUTANTS = [
     ),
     Mutant(
         "memory: not asked for before the states are made",
-        "trainer/members.py",
-        "        before_init(compiled[0][1])\n",
+        "trainer/trainer.py",
+        "            self.check_memory(self._members.programs(self._members.groups[0]))\n",
         "",
         "test_memory.py besides",
     ),

@@ -7,6 +7,7 @@ to docs/bad_inputs.md, and a test compares.
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -29,10 +30,11 @@ from jaxrl_cb import cli, envs, plotting, trainer
 from jaxrl_cb.algorithms import DQN
 from jaxrl_cb.config import resolve
 from jaxrl_cb.envs.gymnax import catalog
-from jaxrl_cb.errors import JaxrlError
+from jaxrl_cb.errors import CheckpointWarning, JaxrlError
 from jaxrl_cb.learners import ReplayLearner
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.rendering import render_gif
+from jaxrl_cb.run_files import locked
 from jaxrl_cb.trainer import TrainerCallbacks, TrainerParams
 
 DOCS = Path(__file__).parents[1] / "docs" / "bad_inputs.md"
@@ -145,6 +147,7 @@ class World:
             **{"nan": float("nan"), "inf": float("inf"), "np": np, "jnp": jnp, "zeros": jnp.zeros},
             **{"CartPole": CLASSIC, "NoReset": NoReset, "FiveValues": FiveValues},
             **{"SixValues": SixValues, "gymnasium": gymnasium, "Fraction": Fraction},
+            **{"resumed": self.resumed, "resumed_in_use": self.resumed_in_use},
             **{"run_with": self.run_with, "settings_of_a_run": self.settings, "new": self.new},
             **{"on_train": lambda x: TrainerCallbacks(epoch_train_callback=x)},
             **{"on_test": lambda x: TrainerCallbacks(epoch_test_callback=x)},
@@ -190,7 +193,9 @@ class World:
         return self.folder / f"copy{self.num_copies}"
 
     def write(self, path, content):
-        if content is None:
+        if content is None and path.is_dir():
+            shutil.rmtree(path)
+        elif content is None:
             path.unlink()
         else:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -201,6 +206,22 @@ class World:
         shutil.copytree(self.run, copy)
         self.write(copy / name, content)
         return copy
+
+    def resumed(self, name=".lock", content="", env="CartPole-v1", **settings):
+        """Goes on with a copy of the run in which a file or folder was changed."""
+        run_dir = self.run_with(name, content)
+        with warnings.catch_warnings():  # of each checkpoint that is not good
+            warnings.simplefilter("ignore", CheckpointWarning)
+            return train(env, run_dir=run_dir, resume="must", **settings)
+
+    def resumed_in_use(self):
+        """Goes on with a run that another process has."""
+        run_dir = self.run_with(".lock", "")
+        descriptor = locked(run_dir / ".lock")
+        try:
+            return train(run_dir=run_dir, resume="must")
+        finally:
+            os.close(descriptor)
 
     def settings(self, text):
         """A copy of the run with these settings, as JSON."""

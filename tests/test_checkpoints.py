@@ -524,7 +524,7 @@ def test_a_folder_that_is_gone_is_an_error_by_the_next_epoch(tmp_path):
             if epoch == 2:
                 shutil.rmtree(tmp_path / "run")
 
-    with pytest.raises(RunWriteError, match=r"run_dir=.* cannot be written to"):
+    with pytest.raises(RunWriteError, match=r"run_dir=.* cannot be written: No such file"):
         train(tmp_path / "run", Removes(), max_epochs=4, checkpoint_every=50)
 
 

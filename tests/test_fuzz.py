@@ -130,7 +130,7 @@ def small_settings(draw):
 finished = []
 
 
-@settings(STABLE, max_examples=9)
+@settings(STABLE, max_examples=14)
 @given(named=small_settings())
 def check_small_run(named):
     try:

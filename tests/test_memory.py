@@ -72,7 +72,8 @@ OTHERS = {
     "params": NETWORK,
     "target_params": NETWORK,
     "opt_state": 2 * NETWORK + 4,  # Adam's two moments, and its counter
-    "rollout": 4 * (16 + 4 + 16 + 4 + 4),  # four float32, a clock; obs; return and length so far
+    "rollout": 4 * (16 + 4 + 16 + 4 + 4)
+    + 4,  # state and clock; obs; return and length so far; a counter
     "epsilon": 5 * 4 + 4,
     "hyperparams": 4 * 4,
     "key": 2 * 4,

@@ -616,7 +616,7 @@ def test_debug_changes_no_bit_and_leaves_a_good_run_alone(compiles):
 def test_on_nan_and_debug_are_checked_settings():
     with pytest.raises(ConfigError, match="on_nan='ignore' is not one of 'stop', 'raise', 'warn'"):
         TrainerParams(on_nan="ignore")
-    with pytest.raises(ConfigError, match="debug=1 is a int"):
+    with pytest.raises(ConfigError, match="debug=1 is an int"):
         TrainerParams(debug=1)
     assert (TrainerParams().on_nan, TrainerParams().debug) == ("stop", False)
 

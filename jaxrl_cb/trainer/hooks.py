@@ -163,10 +163,11 @@ def _as_bool(callback: Any, epoch: int, answer: Any) -> bool:
 
 
 def _class(callback: Any) -> str:
-    """What tells one callback from another: its class, or its function's name."""
-    own = type(callback)
-    is_function = isinstance(callback, FUNCTIONS)
-    return callback.name if is_function else f"{own.__module__}.{own.__qualname__}"
+    """What tells one callback from another: the name of its class, or of its function.
+
+    The module is left out, as it is ``__main__`` where the same file is run as a script.
+    """
+    return callback.name if isinstance(callback, FUNCTIONS) else type(callback).__qualname__
 
 
 def _plain_state(callback: Any) -> Any:
