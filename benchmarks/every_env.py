@@ -17,7 +17,7 @@ import numpy as np
 import jaxrl_cb
 from jaxrl_cb.envs.gymnax import discrete_ids
 from jaxrl_cb.presets import PRESETS
-from jaxrl_cb.run_folder import versions
+from jaxrl_cb.versions import versions
 
 
 def row(env: str, seeds: int, env_steps: int) -> dict:

@@ -100,7 +100,7 @@ def main() -> None:
         sizes = " | ".join(f"{row[f'{key}_mib']:,.0f}" for key in ("state", "estimate", "used"))
         print(f"| {row['case']} | {sizes} | {row['estimate_by_used']:.2f} |")
     if arguments.json:
-        from jaxrl_cb.run_folder import versions
+        from jaxrl_cb.versions import versions
 
         data = {"rows": rows, "command": "python " + " ".join(sys.argv), "os": platform.platform()}
         Path(arguments.json).write_text(

@@ -20,7 +20,7 @@ import numpy as np
 import jaxrl_cb
 from jaxrl_cb.envs import make
 from jaxrl_cb.gymnasium_play import play_gymnasium
-from jaxrl_cb.run_folder import versions
+from jaxrl_cb.versions import versions
 from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
 
 RESULTS = Path(__file__).parent / "results"
