@@ -106,8 +106,10 @@ def terminated(name: str, epoch_num_steps: int, number: int) -> float:
     flags = {"buffer-size": SIZES[name], "epoch-num-steps": epoch_num_steps, "max-epochs": 10**6}
     arguments = [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxrl_cb", "train", "CartPole-v1", "--stop-at", "never"]
-        + [*arguments, "--run-dir", str(folder / "run")],
+        [
+            *(sys.executable, "-m", "jaxrl_cb", "train", "CartPole-v1", "--stop-at", "never"),
+            *(*arguments, "--run-dir", str(folder / "run")),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

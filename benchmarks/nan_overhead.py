@@ -26,8 +26,8 @@ from jaxrl_cb.envs import make
 from jaxrl_cb.learners import ReplayConfig, ReplayLearner
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.ops.counters import NEVER
-from jaxrl_cb.versions import versions
 from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
+from jaxrl_cb.versions import versions
 
 SIZES = {  # hidden sizes, environments, batch, vector steps of a chunk
     "small": ((64,), 16, 64, 1000),

@@ -23,8 +23,8 @@ import numpy as np
 import jaxrl_cb
 from jaxrl_cb.envs import make
 from jaxrl_cb.presets import PRESETS
-from jaxrl_cb.versions import versions
 from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
+from jaxrl_cb.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
 

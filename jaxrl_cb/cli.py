@@ -1,7 +1,7 @@
 """The command line ``jaxrl-cb``: parsing, exit codes and one-line errors.
 
-Exit codes: 0 done (also when the budget ends unsolved), 2 wrong input or a folder that cannot be
-used, 130 after Ctrl-C, 143 after SIGTERM.
+Exit codes: 0 done (also when the budget ends unsolved), 1 NaN or infinity ended every seed, 2 wrong
+input or a folder that cannot be used, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 import contextlib

@@ -108,6 +108,8 @@ def _train(env: str, algorithm: str, run_dir: Path, stop_at: str, options: dict[
         hooks: Any = {"on_epoch": display.on_epoch, "on_start": on_start}
         result = train(env, algorithm, callbacks=callbacks, run_dir=run_dir, **hooks, **options)
     display.summary(result, run_dir)
+    if np.all(result.diverged):
+        raise SystemExit(1)
 
 
 def evaluate(

@@ -74,6 +74,10 @@ class CheckpointWarning(UserWarning):
     """A checkpoint that was not used, or is used on other terms than it was written."""
 
 
+class LongEpochWarning(UserWarning):
+    """Epochs take so long that a signal does not wait for their end."""
+
+
 class CheckpointError(RunFolderError):
     """Base class of what can be wrong with a checkpoint."""
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxrl_cb.checks import check_bool, check_callable, check_choice
 from jaxrl_cb.config import resolve
 from jaxrl_cb.display import progress_line
 from jaxrl_cb.envs import make
-from jaxrl_cb.errors import ConfigError
+from jaxrl_cb.errors import ConfigError, LongEpochWarning, NonFiniteError
 from jaxrl_cb.files import checked_path
 from jaxrl_cb.plotting import plot_run
 from jaxrl_cb.run_folder import RunFolder, load_policy
@@ -30,7 +31,7 @@ from jaxrl_cb.trainer import (
     TrainerCallbacks,
     TrainResult,
 )
-from jaxrl_cb.trainer.checkpointer import RESUME, Checkpointer
+from jaxrl_cb.trainer.checkpointer import LONG_EPOCH, RESUME, Checkpointer
 from jaxrl_cb.trainer.evaluate import play
 from jaxrl_cb.trainer.policy import check_policy
 
@@ -171,6 +172,8 @@ def _train(
             if saver:
                 saver.finish()
         except BaseException as error:
+            if isinstance(error, NonFiniteError) and saver:
+                error.args = (f"{error}; {saver.newest}",)
             with contextlib.suppress(Exception):  # the error that came first is the one to tell
                 _give_up(trainer, folder, saver, is_dropped=getattr(error, "is_dropped", False))
             if getattr(error, "is_dropped", False):
@@ -194,7 +197,7 @@ def _run(
     on_epoch: Callable[[EpochRecord], None] | None,
     signals: SignalGuard,
 ) -> None:
-    started = time.monotonic()
+    started, has_warned = time.monotonic(), False
     for record in trainer.epochs():
         seconds, started = time.monotonic() - started, time.monotonic()
         if on_epoch:
@@ -204,6 +207,13 @@ def _run(
             saver.after_epoch(trained)
         if record.epoch:
             signals.epoch_ended(trained)
+        if saver and trained > LONG_EPOCH and not has_warned:
+            has_warned = True
+            warnings.warn(
+                f"an epoch takes {trained:.0f} s; Ctrl-C and SIGTERM drop the one that runs and "
+                "keep what was saved before it, so that a smaller epoch_num_steps loses less",
+                *(LongEpochWarning, 2),
+            )
         if signals.received:
             break
 

@@ -1655,6 +1655,31 @@ def test_a_run_goes_on_with_the_test_whose_callback_raised(epoch, plain):
     assert_same_run(run.run(), plain)
 
 
+class AsksInVain(EpochStopCallback):
+    """Raises the first time that seed 1 is asked about in epoch 2; stops seed 0 there."""
+
+    asked: list = []  # noqa: RUF012, over the copies of all seeds
+    has_failed = False
+
+    def should_stop(self, mean_rewards, context):
+        AsksInVain.asked.append((context.epoch, context.seed))
+        if (context.epoch, context.seed) == (2, 1) and not AsksInVain.has_failed:
+            AsksInVain.has_failed = True
+            raise KeyError("mine")
+        return (context.epoch, context.seed) == (2, 0)
+
+
+def test_a_run_goes_on_with_the_seeds_whose_stop_callback_has_not_answered():
+    run = trainer(stop=AsksInVain(), num_seeds=3)
+    with pytest.raises(KeyError, match="mine"):
+        run.run()
+    result = run.run()
+    assert result.epoch.tolist() == [2, 3, 3]
+    assert [record.epoch for record in result.history] == [0, 1, 2, 3]
+    expected = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 1), (2, 2), (3, 1), (3, 2)]
+    assert AsksInVain.asked == expected
+
+
 # --- lengths ---
 
 

@@ -119,6 +119,13 @@ class Checkpointer:
         trainer.restore(from_stored(arrays, body["run"], expected))
         self._saved_epoch, self._saved_at = step, time.monotonic()
 
+    @property
+    def newest(self) -> str:
+        """In words, which checkpoint is the newest."""
+        if self._saved_epoch is None:
+            return "no checkpoint had been written"
+        return f"the newest checkpoint is of epoch {self._saved_epoch}, before this"
+
     def after_epoch(self, seconds: float) -> None:
         """Saves if it is time to.
 

@@ -81,6 +81,7 @@ class Trainer:
         self._warned: set[int] = set()  # seeds, where on_nan="warn"
         self._begins_with: list[PyTree] = []
         self._untested: tuple[list[ChunkMetrics], float] | None = None
+        self._unasked: list[int] = []  # seeds whose stop callbacks have not answered yet
         self._memory: MemoryEstimate | None = None
         self._built: Members | None = None
         self._is_running = False
@@ -129,7 +130,8 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Whether all seeds have stopped or the epochs are used up."""
-        is_used_up = self.progress.epoch >= self.params.max_epochs and self._untested is None
+        is_done = self._untested is None and not self._unasked
+        is_used_up = self.progress.epoch >= self.params.max_epochs and is_done
         return is_used_up or not self.progress.running
 
     @contextlib.contextmanager
@@ -160,11 +162,17 @@ class Trainer:
             return self._execute_epoch()
 
     def _execute_epoch(self) -> EpochRecord:
-        if self._untested is None:  # else a test callback raised: the epoch still wants its test
-            self._untested = self._train_epoch()
-        record = self._test(*self._untested)
-        self._untested = None
-        self._ask_to_stop(record)
+        """Goes on with what an epoch still wants where one of its callbacks raised."""
+        if not self._unasked:
+            if self._untested is None:
+                self._untested = self._train_epoch()
+            self._test(*self._untested)
+            self._untested, self._unasked = None, list(self.progress.running)
+        record = self.progress.history[-1]
+        while self._unasked:
+            self._ask_to_stop(self._unasked[0], record)
+            del self._unasked[0]
+        self.progress.show(self.context, self._views)
         return record
 
     def _train_epoch(self) -> tuple[list[ChunkMetrics], float]:
@@ -224,18 +232,16 @@ class Trainer:
         self.logger.write("test/env_step", progress.env_step, record.row())
         return record
 
-    def _ask_to_stop(self, record: EpochRecord) -> None:
+    def _ask_to_stop(self, index: int, record: EpochRecord) -> None:
         progress = self.progress
-        for index in progress.running:
-            stop, confirmations = self._hooks.ask(index, progress.epoch, float(record.mean[index]))
-            if confirmations:
-                score, confirmed = max(confirmations, key=lambda found: found.stops)
-                params = partial(self._params_of, index)
-                progress.best[index].confirm(score, progress.epoch, params, stopped=confirmed)
-            if stop:
-                self._members.park(index)
-                progress.end(index)
-        progress.show(self.context, self._views)
+        stop, confirmations = self._hooks.ask(index, progress.epoch, float(record.mean[index]))
+        if confirmations:
+            score, confirmed = max(confirmations, key=lambda found: found.stops)
+            params = partial(self._params_of, index)
+            progress.best[index].confirm(score, progress.epoch, params, stopped=confirmed)
+        if stop:
+            self._members.park(index)
+            progress.end(index)
 
     def result(self) -> TrainResult:
         """The result so far; it stays valid when training goes on."""
@@ -258,7 +264,7 @@ class Trainer:
         check_kind("snapshot", snapshot, Snapshot)
         if self._built is None:
             self._build()
-        self._untested = None
+        self._untested, self._unasked = None, []
         self._warned = set()
         self.progress = snapshot.progress.copy()
         self._members.restore(snapshot.state, snapshot.lockstep, self.progress.running)
