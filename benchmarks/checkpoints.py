@@ -39,7 +39,7 @@ def trainer(buffer_size: int, epoch_num_steps: int) -> Trainer:
     environment = make("CartPole-v1")
     replay = ReplayConfig(num_envs=16, buffer_size=buffer_size)
     learner = ReplayLearner(environment, DQN(MLP(2)), replay)
-    return Trainer(learner, TrainerParams(max_epochs=10**6, epoch_num_steps=epoch_num_steps))
+    return Trainer(learner, TrainerParams(max_epochs=10**4, epoch_num_steps=epoch_num_steps))
 
 
 def stretch(run: Trainer, saver: Checkpointer | None, seconds: float) -> tuple[float, list[float]]:
@@ -103,7 +103,7 @@ def cost(name: str, epoch: float, pairs: int, seconds: float) -> dict:
 def terminated(name: str, epoch_num_steps: int, number: int) -> float:
     """Seconds from SIGTERM to the end of a command line run of that state, saved."""
     folder = Path(tempfile.mkdtemp())
-    flags = {"buffer-size": SIZES[name], "epoch-num-steps": epoch_num_steps, "max-epochs": 10**6}
+    flags = {"buffer-size": SIZES[name], "epoch-num-steps": epoch_num_steps, "max-epochs": 10**4}
     arguments = [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
     process = subprocess.Popen(
         [
@@ -162,7 +162,7 @@ def stretch_rate(name: str) -> int:
 
     environment = make("CartPole-v1")
     settings = resolve("CartPole-v1", "dqn", {"buffer_size": SIZES[name]})
-    run = Trainer(settings.build_learner(environment), TrainerParams(10**6, 1_600))
+    run = Trainer(settings.build_learner(environment), TrainerParams(10**4, 1_600))
     run.init()
     return int(stretch(run, None, 5.0)[0]) // 16 * 16
 

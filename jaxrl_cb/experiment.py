@@ -109,17 +109,13 @@ def train(
         warm_start = load_policy(checked_path("warm_start", warm_start))
     if warm_start is not None:
         trainer.warm_start(warm_start)
+    saver = folder and _saver(folder, trainer, checkpoint_every)
     trainer.check_memory()
     if verbose:
         print(describe(learner, settings.trainer), flush=True)  # noqa: T201
         on_epoch = on_epoch or (lambda record: print(progress_line(record), flush=True))  # noqa: T201
-    if folder is None:
+    if folder is None or saver is None:
         return _train(trainer, None, None, on_start, on_epoch)
-    saver = Checkpointer(
-        *(folder.checkpoints, trainer, checkpoint_every),
-        facts=folder.facts,
-        on_saved=lambda snapshot: folder.save_policies(trainer.result_of(snapshot)),
-    )
     folder.open(env_id, algorithm, settings, str(trainer.callbacks))
     try:
         is_resumed = resume != "never" and saver.restore(resume, folder.accept)
@@ -153,6 +149,14 @@ def evaluate(
     returns = play(policy, make(env), episodes=episodes, seed=seed, epsilon=epsilon)
     mean, std = returns.mean(axis=1, dtype=np.float64), returns.std(axis=1, dtype=np.float64)
     return (mean.item(), std.item()) if policy.num_seeds == 1 else (mean, std)
+
+
+def _saver(folder: RunFolder, trainer: Trainer, checkpoint_every: int | None) -> Checkpointer:
+    return Checkpointer(
+        *(folder.checkpoints, trainer, checkpoint_every),
+        facts=folder.facts,
+        on_saved=lambda snapshot: folder.save_policies(trainer.result_of(snapshot)),
+    )
 
 
 def _train(

@@ -31,11 +31,16 @@ def versions() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor, as exactly as the system tells it: name, family, model, widest vectors."""
     with contextlib.suppress(OSError):
+        facts: dict[str, str] = {}
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+        if "model name" in facts:
+            wide = [flag for flag in ("avx512f", "avx2") if flag in facts.get("flags", "").split()]
+            numbers = (facts.get("cpu family", "?"), facts.get("model", "?"), *wide[:1])
+            return f"{facts['model name']} ({', '.join(numbers)})"
     return platform.processor()
 
 

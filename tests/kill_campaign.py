@@ -50,7 +50,7 @@ CONFIGS = {
 EPOCHS = 40
 POINTS = {
     "before the manifest": ("open", "manifest.orbax-checkpoint-tmp/metadata", 3),
-    "mid-save, arrays written": ("open", "state.orbax-checkpoint-tmp/_METADATA", 3),
+    "mid-save, half of the arrays written": ("open", r"state\.orbax-checkpoint-tmp/20\.bin", 3),
     "before the rename that commits": ("os.rename", r"/\d+\.orbax-checkpoint-tmp', '[^']*/\d+'", 3),
     "after the rename that commits": ("os.mkdir", "/trash'", 1),
     "before the old one is moved": ("os.rename", "/trash/", 2),

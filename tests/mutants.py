@@ -390,8 +390,8 @@ MUTANTS = [
     Mutant(
         "memory: counted for one seed",
         "trainer/memory.py",
-        "return self.seeds_held() * self.state_bytes()",
-        "return self.state_bytes()",
+        "states = (self.seeds_held() + copies) * self.state_bytes()",
+        "states = (1 + copies) * self.state_bytes()",
         "test_memory.py every_leaf",
     ),
     Mutant(

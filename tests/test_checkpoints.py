@@ -1,6 +1,7 @@
 """Checkpoints: what is saved is what is resumed, and nothing that was changed is ever used."""
 
 import errno
+import gc
 import json
 import os
 import random
@@ -281,7 +282,7 @@ def test_bit_flips_are_all_found(one, folder, tmp_path):
         number += 1
         assert number < 120
         copy = Path(shutil.copytree(folder, tmp_path / str(number)))
-        files = [path for path in all_files(copy / "3") if path.name != "_METADATA"]
+        files = [path for path in all_files(copy / "3")]
         file = draw.choices(files, [path.stat().st_size for path in files])[0]
         content, bit = bytearray(file.read_bytes()), draw.randrange(8 * file.stat().st_size)
         content[bit // 8] ^= 1 << bit % 8
@@ -498,6 +499,7 @@ def test_a_disk_that_fills_up_during_the_write_is_an_error(small_disk, monkeypat
     saver.save()
     saver.finish()
     assert used(small_disk / "checkpoints")[1:] == (3, [])
+    gc.collect()  # what orbax leaves open after an error is told then, and ignored here
 
 
 def test_a_read_only_folder_is_an_error_and_the_next_save_works(tmp_path, monkeypatch):
@@ -861,6 +863,13 @@ def test_a_state_dict_that_cannot_be_kept_is_refused_by_name(tmp_path):
     with pytest.raises(CallbackTypeError, match=r"Odd\.state_dict\(\) holds a object"):
         train(tmp_path / "run", Odd())
     assert not (tmp_path / "run").exists()
+
+
+def test_the_estimate_of_memory_has_the_copy_that_is_saved(tmp_path):
+    trainer = made()
+    alone = trainer.memory_estimate().total
+    Checkpointer(tmp_path, trainer)
+    assert trainer.memory_estimate().total == 2 * alone
 
 
 # --- manifest ---

@@ -62,6 +62,7 @@ def test_memory_stays_flat_over_ten_thousand_epochs(tmp_path):
     saver.finish()
     gc.collect()
     grown = resident() - before
-    # A record has seven small arrays of some 120 bytes each, and some 600 bytes of its own.
+    # A record has seven small arrays; with its own fields it was 1,500 bytes by `tracemalloc`, and
+    # 2,900 bytes of the process's memory.
     assert len(run.context.history) == 10_001
-    assert grown < 8_000 * 2_500, f"{grown / 8_000:.0f} bytes per epoch"
+    assert grown < 8_000 * 4_000, f"{grown / 8_000:.0f} bytes per epoch"

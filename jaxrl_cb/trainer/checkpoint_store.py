@@ -6,7 +6,6 @@ it is read: nothing in it is trusted.
 """
 
 import contextlib
-import math
 import os
 import re
 import shutil
@@ -70,30 +69,12 @@ class CheckpointStore:
         Raises:
             CheckpointCorruptError: they are not.
         """
-        opened_arrays = {n: self._open_array(step, n, e) for n, e in table.items() if _size(e)}
-        reads = {name: array.read() for name, array in opened_arrays.items()}
-        arrays = {name: np.zeros(e["shape"], e["dtype"]) for name, e in table.items()}
-        for name, read in reads.items():
-            with _corrupt(f"its array {name} cannot be read"):
-                arrays[name] = np.asarray(read.result())
+        from jaxrl_cb.trainer.array_files import read
+
+        with _corrupt("its arrays cannot be read"):
+            arrays = read(self.path / str(step) / "state", table)
         check_arrays(table, arrays)
         return arrays
-
-    def _open_array(self, step: int, name: str, entry: Mapping[str, Any]) -> Any:
-        """An array that is not read yet, but has the shape and dtype of its manifest.
-
-        Orbax itself would read it as well, but cannot fail in silence: what goes on in its event
-        loop is printed for pages after an error.
-        """
-        import tensorstore
-
-        base = (self.path / str(step) / "state").as_uri() + "/"
-        place = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-        with _corrupt(f"its array {name} cannot be read"):
-            array = tensorstore.open({"driver": "zarr", "kvstore": place}, open=True).result()
-            if [list(array.shape), array.dtype.name] != [entry["shape"], entry["dtype"]]:
-                raise ValueError(f"it has become {array.dtype.name}{list(array.shape)}")
-        return array
 
     def write(
         self, step: int, arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], score: float
@@ -136,13 +117,12 @@ class CheckpointStore:
     def _write(self, step: int, arrays: Any, manifest: Any, score: float) -> None:
         import orbax.checkpoint as ocp
 
+        from jaxrl_cb.trainer.array_files import ArraySave
+
         self._manager = self._manager or self._open()
-        saved = {name: array for name, array in arrays.items() if array.size}
         is_saved = self._manager.save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(saved), manifest=ocp.args.JsonSave(manifest)
-            ),
+            args=ocp.args.Composite(state=ArraySave(arrays), manifest=ocp.args.JsonSave(manifest)),
             metrics={"score": score if np.isfinite(score) else -1e300},
         )
         if not is_saved:
@@ -215,10 +195,6 @@ def _corrupt(what: str) -> Any:
         raise
     except Exception as error:
         raise CheckpointCorruptError(f"{what}: {_first_line(error)}") from error
-
-
-def _size(entry: Mapping[str, Any]) -> int:
-    return math.prod(entry["shape"])  # orbax stores no array without entries
 
 
 def _first_line(error: Exception) -> str:

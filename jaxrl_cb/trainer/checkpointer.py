@@ -59,6 +59,7 @@ class Checkpointer:
         self.facts = facts
         self.on_saved = on_saved
         self._trainer = trainer
+        trainer.num_copies = 1  # see `save`
         self._saved_at = time.monotonic()
         self._saved_epoch: int | None = None
         self._job: _Job | None = None

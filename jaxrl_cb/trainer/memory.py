@@ -43,14 +43,20 @@ class MemoryEstimate:
         return self.available is None or self.total <= self.available
 
     def __str__(self) -> str:
-        parts = {**self.by_leaf, "working memory": self.total - sum(self.by_leaf.values())}
+        parts = {
+            **self.by_leaf,
+            "copies and working memory": self.total - sum(self.by_leaf.values()),
+        }
         largest = sorted(parts.items(), key=lambda part: -part[1])[:3]
         words = ", ".join(f"{name} {in_words(size)}" for name, size in largest)
         return f"{in_words(self.total)} of memory ({words}, ...)"
 
 
 def estimate(
-    learner: ReplayLearner, params: TrainerParams, programs: Programs | None = None
+    learner: ReplayLearner,
+    params: TrainerParams,
+    programs: Programs | None = None,
+    num_copies: int = 0,
 ) -> MemoryEstimate:
     """What a run needs; without `programs` that is the state of its seeds.
 
@@ -58,8 +64,9 @@ def estimate(
         learner: what is trained.
         params: of the trainer.
         programs: compiled ones of one group of seeds.
+        num_copies: how often the host holds all states at once beside; 1 where they are saved.
     """
-    run = _Run(learner, params)
+    run = _Run(learner, params, num_copies)
     per_seed, num_seeds = _leaf_bytes(state_shapes(learner)), run.seeds_held()
     by_leaf = {name: num_seeds * size for name, size in per_seed.items()}
     return MemoryEstimate(
@@ -70,16 +77,19 @@ def estimate(
 
 
 def check(
-    learner: ReplayLearner, params: TrainerParams, programs: Programs | None = None
+    learner: ReplayLearner,
+    params: TrainerParams,
+    programs: Programs | None = None,
+    num_copies: int = 0,
 ) -> MemoryEstimate:
     """Gives the estimate if the run fits.
 
     Raises:
         MemoryEstimateError: it does not; the message has a setting with which it would.
     """
-    needed = estimate(learner, params, programs)
+    needed = estimate(learner, params, programs, num_copies)
     if needed.available is not None and not needed.fits:
-        run = _Run(learner, params)
+        run = _Run(learner, params, num_copies)
         raise MemoryEstimateError(
             f"the run needs {needed}, {in_words(needed.available)} are available: "
             + _advice(run, needed.available, _besides(run, programs))
@@ -121,6 +131,7 @@ class _Run(NamedTuple):
 
     learner: ReplayLearner
     params: TrainerParams
+    num_copies: int = 0  # of all states that the host holds at once
 
     def devices(self) -> list[Any]:
         """Those that have seeds."""
@@ -132,7 +143,10 @@ class _Run(NamedTuple):
         Args:
             besides: bytes besides its state of each seed that a program runs.
         """
-        return self.seeds_held() * self.state_bytes() + self.seeds_at_once() * besides
+        on_host = self.devices()[0].platform == "cpu"  # elsewhere copies are not on the device
+        copies = self.num_copies * self.params.num_seeds if on_host else 0
+        states = (self.seeds_held() + copies) * self.state_bytes()
+        return states + self.seeds_at_once() * besides
 
     def state_bytes(self) -> int:
         """Of one seed."""

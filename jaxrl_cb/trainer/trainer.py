@@ -51,6 +51,7 @@ class Trainer:
     Attributes:
         context: what train and test callbacks are given.
         progress: what the host remembers.
+        num_copies: copies of all states that saving them takes, for the estimate of memory.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Trainer:
         self._begins_with: list[PyTree] = []
         self._untested: tuple[list[ChunkMetrics], float] | None = None
         self._unasked: list[int] = []  # seeds whose stop callbacks have not answered yet
+        self.num_copies = 0
         self._memory: MemoryEstimate | None = None
         self._built: Members | None = None
         self._is_running = False
@@ -102,7 +104,7 @@ class Trainer:
 
     def memory_estimate(self) -> MemoryEstimate:
         """The memory that the state of all seeds needs, and what is there; compiles nothing."""
-        return memory.estimate(self.learner, self.params)
+        return memory.estimate(self.learner, self.params, num_copies=self.num_copies)
 
     def check_memory(self, programs: Programs | None = None) -> None:
         """Checks that there is as much memory as the run needs, which takes none itself.
@@ -110,7 +112,7 @@ class Trainer:
         Raises:
             MemoryEstimateError: there is not; the message has a setting with which there would be.
         """
-        self._memory = memory.check(self.learner, self.params, programs)
+        self._memory = memory.check(self.learner, self.params, programs, self.num_copies)
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""

@@ -1,0 +1,66 @@
+"""Arrays in a checkpoint: one file of raw bytes each, which the manifest gives shape and dtype.
+
+Orbax's own array files are compressed and made of chunks, for which it held 1.7 times the bytes of
+the arrays while it wrote them, and took three times as long. A replay is too large for that.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxrl_cb.errors import CheckpointCorruptError
+
+
+class ArrayFiles(ocp.CheckpointHandler):
+    """Writes arrays for orbax's `CheckpointManager`, which commits them."""
+
+    def save(self, directory: Any, args: "ArraySave") -> None:
+        """Writes each array to a file of its own."""
+        for file, array in zip(_files(directory, args.arrays), _sorted(args.arrays), strict=True):
+            with file.open("wb") as out:
+                out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+    def restore(self, directory: Any, args: Any = None) -> Any:
+        """Not used: a manifest is needed, see `read`."""
+        raise NotImplementedError
+
+
+@ocp.args.register_with_handler(ArrayFiles, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class ArraySave(ocp.args.CheckpointArgs):
+    """What `ArrayFiles` saves: arrays by name."""
+
+    arrays: Mapping[str, np.ndarray]
+
+
+def read(directory: Path, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Reads the arrays of a manifest's table; no more is read, or allocated, than it says.
+
+    Raises:
+        CheckpointCorruptError: a file is missing or of another length.
+    """
+    arrays = {}
+    for file, (name, entry) in zip(_files(directory, table), sorted(table.items()), strict=True):
+        array = np.empty(entry["shape"], entry["dtype"])
+        size = file.stat().st_size if file.is_file() else -1
+        if size != array.nbytes:
+            raise CheckpointCorruptError(
+                f"its array {name} has {max(size, 0)} bytes, not {array.nbytes}, in {file.name}"
+            )
+        with file.open("rb") as source:
+            source.readinto(array.reshape(-1).view(np.uint8).data)
+        arrays[name] = array
+    return arrays
+
+
+def _sorted(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [arrays[name] for name in sorted(arrays)]
+
+
+def _files(directory: Any, arrays: Mapping[str, Any]) -> list[Path]:
+    """Numbered, as names may hold anything."""
+    return [Path(directory) / f"{number}.bin" for number in range(len(arrays))]
