@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: train test lint clean
+.PHONY: train test lint audit clean
 
 train: .venv/.runtime
 	$(BIN)/jaxrl-cb train CartPole-v1
@@ -18,6 +18,12 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# Known vulnerabilities of what is installed; asks PyPI's JSON API, so it is not part of the tests.
+audit: .venv/.runtime
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "jaxrl_cb needs Python 3.11, 3.12 or 3.13; none was found" >&2; exit 2; }

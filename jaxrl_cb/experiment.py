@@ -178,9 +178,14 @@ def _train(
         except BaseException as error:
             if isinstance(error, NonFiniteError) and saver:
                 error.args = (f"{error}; {saver.newest}",)
+            is_dropped = getattr(error, "is_dropped", False)
             with contextlib.suppress(Exception):  # the error that came first is the one to tell
-                _give_up(trainer, folder, saver, is_dropped=getattr(error, "is_dropped", False))
-            if getattr(error, "is_dropped", False):
+                if saver and not signals.is_at_once:
+                    saver.wait()
+            with contextlib.suppress(Exception):
+                if not is_dropped:  # else the states are used up
+                    _keep(trainer, folder)
+            if is_dropped:
                 raise signals.error(_where(folder), is_dropped=True) from None
             raise
         result = _keep(trainer, folder)
@@ -201,25 +206,29 @@ def _run(
     on_epoch: Callable[[EpochRecord], None] | None,
     signals: SignalGuard,
 ) -> None:
-    started, has_warned = time.monotonic(), False
-    for record in trainer.epochs():
-        seconds, started = time.monotonic() - started, time.monotonic()
+    epochs, has_warned = trainer.epochs(), False
+    while not signals.received:
+        started = time.monotonic()
+        with signals.epoch():
+            record = next(epochs, None)
+        if record is None:
+            break
+        seconds = time.monotonic() - started
+        if not record.epoch:
+            seconds = 0.0  # compiling says nothing of how long epochs are
+        else:
+            signals.epoch_ended(seconds)
         if on_epoch:
             on_epoch(record)
-        trained = seconds if record.epoch else 0.0  # compiling says nothing of how long epochs are
         if saver:
-            saver.after_epoch(trained)
-        if record.epoch:
-            signals.epoch_ended(trained)
-        if saver and trained > LONG_EPOCH and not has_warned:
+            saver.after_epoch(seconds)
+        if saver and seconds > LONG_EPOCH and not has_warned:
             has_warned = True
             warnings.warn(
-                f"an epoch takes {trained:.0f} s; Ctrl-C and SIGTERM drop the one that runs and "
+                f"an epoch takes {seconds:.0f} s; Ctrl-C and SIGTERM drop the one that runs and "
                 "keep what was saved before it, so that a smaller epoch_num_steps loses less",
                 *(LongEpochWarning, 2),
             )
-        if signals.received:
-            break
 
 
 def _keep(trainer: Trainer, folder: RunFolder | None) -> TrainResult:
@@ -229,18 +238,6 @@ def _keep(trainer: Trainer, folder: RunFolder | None) -> TrainResult:
         folder.save_policies(result)
         plot_run(folder.path)
     return result
-
-
-def _give_up(
-    trainer: Trainer, folder: RunFolder | None, saver: Checkpointer | None, *, is_dropped: bool
-) -> None:
-    """After an error: lets the save in the background end, and keeps policies if there are."""
-    try:
-        if saver and not is_dropped:
-            saver.wait()
-    finally:
-        if not is_dropped:
-            _keep(trainer, folder)
 
 
 def _resumed_line(trainer: Trainer) -> str:

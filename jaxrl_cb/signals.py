@@ -1,11 +1,12 @@
 """Ctrl-C and SIGTERM wait for the epoch's end, where everything can be saved."""
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -51,6 +52,7 @@ class SignalGuard:
 
     Attributes:
         received: the first signal, or None.
+        is_at_once: whether a second Ctrl-C came, after which nothing is waited for.
     """
 
     def __init__(self, *, may_drop: bool):
@@ -58,7 +60,9 @@ class SignalGuard:
         may_drop: whether an epoch that takes long may be dropped; what is saved stays.
         """
         self.received: signal.Signals | None = None
+        self.is_at_once = False
         self._may_drop = may_drop
+        self._in_epoch = False
         self._seconds: float | None = None
         self._is_late = False
         self._previous: dict[signal.Signals, Any] = {}
@@ -79,6 +83,15 @@ class SignalGuard:
         for number, previous in self._previous.items():
             signal.signal(number, previous)
 
+    @contextlib.contextmanager
+    def epoch(self) -> Iterator[None]:
+        """Within it an epoch runs, which may be dropped; outside of it nothing is cut short."""
+        self._in_epoch = True
+        try:
+            yield
+        finally:
+            self._in_epoch = False
+
     def epoch_ended(self, seconds: float) -> None:
         """Notes how long an epoch took."""
         self._seconds = seconds
@@ -96,9 +109,10 @@ class SignalGuard:
             if self._seconds is None and self._may_drop:
                 self._watch(self.received)
         elif number == signal.SIGINT and not self._is_late:
+            self.is_at_once = True
             raise Interrupted(is_dropped=True)
         is_long = self._seconds is not None and self._seconds > LONG_EPOCH
-        if self._may_drop and (is_long or self._is_late):
+        if self._may_drop and self._in_epoch and (is_long or self._is_late):
             raise self.error(is_dropped=True)
 
     def _watch(self, number: signal.Signals) -> None:

@@ -441,6 +441,23 @@ def test_auto_starts_anew_and_must_refuses_where_no_good_one_is(folder, tmp_path
         assert Checkpointer(again, made()).restore("auto") is False
 
 
+def test_a_manifest_that_is_sealed_but_of_no_run_is_not_used(one, folder):
+    def change(arrays, body):
+        del body["run"]["best"]
+
+    rewrite(folder, change)
+    assert check_never_wrong(folder, one, "no run") == 2
+
+
+def test_callbacks_that_keep_too_much_are_told_when_it_is_saved(tmp_path):
+    class Hoards(EpochTrainCallback):
+        def callback(self, epoch, env_step, context):
+            self.text = "x" * (17 * 2**20)
+
+    with pytest.raises(CheckpointWriteError, match=r"bytes as JSON, of 16,777,216 at most"):
+        train(tmp_path / "run", Hoards(), max_epochs=1)
+
+
 # --- the disk ---
 
 

@@ -14,7 +14,7 @@ import pytest
 import jaxrl_cb
 from jaxrl_cb import signals
 from jaxrl_cb.signals import Interrupted, SignalGuard, Terminated
-from jaxrl_cb.trainer import EpochTrainCallback, TrainerCallbacks
+from jaxrl_cb.trainer import EpochTrainCallback, TrainerCallbacks, checkpointer
 from jaxrl_cb.trainer.checkpoint_store import CheckpointStore
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
@@ -37,10 +37,15 @@ def test_a_signal_is_noted_and_nothing_raised(number):
 def test_an_epoch_is_dropped_if_the_last_was_long(number, error):
     with SignalGuard(may_drop=True) as guard:
         guard.epoch_ended(5.1)
-        with pytest.raises(error) as caught:
+        with pytest.raises(error) as caught, guard.epoch():
             send(number)
         assert caught.value.is_dropped
-    with SignalGuard(may_drop=False) as guard:
+        assert not guard.is_at_once
+    with SignalGuard(may_drop=True) as guard:
+        guard.epoch_ended(5.1)
+        send(number)  # between epochs, where it would cut a save short
+        assert guard.received is number
+    with SignalGuard(may_drop=False) as guard, guard.epoch():
         guard.epoch_ended(5.1)
         send(number)
 
@@ -64,13 +69,14 @@ def test_a_second_ctrl_c_raises_at_once():
         assert guard.received is INT
         with pytest.raises(KeyboardInterrupt):
             send(INT)
+        assert guard.is_at_once
 
 
 def test_a_first_epoch_that_goes_on_is_dropped(monkeypatch):
     monkeypatch.setattr(signals, "LONG_EPOCH", 0.2)
     with SignalGuard(may_drop=True) as guard:
         send(TERM)
-        with pytest.raises(Terminated):
+        with pytest.raises(Terminated), guard.epoch():
             time.sleep(5)
     with SignalGuard(may_drop=True) as guard:
         send(TERM)
@@ -175,6 +181,29 @@ def test_a_second_ctrl_c_saves_nothing_more(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", Sends(INT, 2, times=2))
     assert not list((tmp_path / "run").glob("checkpoints/2"))
+
+
+class Slow(EpochTrainCallback):
+    """Makes epoch 2 long, and waits for a signal in epoch 3."""
+
+    def callback(self, epoch, env_step, context):
+        if epoch == 2:
+            time.sleep(0.4)
+        if epoch == 3:
+            timer = threading.Timer(0.1, send, [TERM])
+            timer.start()
+            time.sleep(60)
+
+
+def test_a_long_epoch_is_dropped_and_the_one_before_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "LONG_EPOCH", 0.3)
+    monkeypatch.setattr(checkpointer, "LONG_EPOCH", 0.3)
+    with pytest.raises(SystemExit, match="143"):
+        train(tmp_path / "run", Slow())
+    assert newest(tmp_path / "run") == 2
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["epoch"] == 2
+    assert jaxrl_cb.load_policy(tmp_path / "run", "last").num_seeds == 1
 
 
 # --- the command line, in a process of its own ---

@@ -15,8 +15,13 @@ import orbax.checkpoint as ocp
 from jaxrl_cb.errors import CheckpointCorruptError
 
 
-class ArrayFiles(ocp.CheckpointHandler):
+class ArrayFiles(ocp.AsyncCheckpointHandler):
     """Writes arrays for orbax's `CheckpointManager`, which commits them."""
+
+    async def async_save(self, directory: Any, args: "ArraySave") -> list[Any]:
+        """The same; a handler that is not asynchronous leaves others unawaited if it fails."""
+        self.save(directory, args)
+        return []
 
     def save(self, directory: Any, args: "ArraySave") -> None:
         """Writes each array to a file of its own."""

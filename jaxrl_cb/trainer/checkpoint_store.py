@@ -6,6 +6,7 @@ it is read: nothing in it is trusted.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -97,7 +98,14 @@ class CheckpointStore:
             free = shutil.disk_usage(self.path).free
             if free < 1.1 * needed + 2**20:
                 raise OSError("the disk is too full")
-            self._write(step, arrays, sealed(arrays, content), score)
+            manifest = sealed(arrays, content)
+            size = len(json.dumps(manifest))
+            if size > MAX_JSON_BYTES:
+                raise OSError(
+                    f"what is no array has {size:,} bytes as JSON, of {MAX_JSON_BYTES:,} at most; "
+                    "callbacks may keep long lists as NumPy arrays of their own in a file"
+                )
+            self._write(step, arrays, manifest, score)
             self._purge()
         except Exception as error:
             self.close()  # after a failed save the manager no longer knows older checkpoints

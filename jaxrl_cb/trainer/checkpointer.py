@@ -109,16 +109,23 @@ class Checkpointer:
         return False
 
     def _restore(self, step: int, accept: Callable[[dict[str, Any]], None] | None) -> None:
-        body = self.store.read_manifest(step)
-        if accept:
-            accept(body["facts"])
-        trainer = self._trainer
-        num_running = len(body["run"]["best"]) - len(body["run"]["ended"])
-        expected = expected_state(trainer.learner, trainer.params, num_running)
-        check_expected(body["arrays"], shapes_of(expected))
-        arrays = self.store.read_arrays(step, body["arrays"])
-        trainer.restore(from_stored(arrays, body["run"], expected))
+        self._trainer.restore(self._read(step, accept))
         self._saved_epoch, self._saved_at = step, time.monotonic()
+
+    def _read(self, step: int, accept: Callable[[dict[str, Any]], None] | None) -> Snapshot:
+        body, trainer = self.store.read_manifest(step), self._trainer
+        try:
+            if accept:
+                accept(body["facts"])
+            num_running = len(body["run"]["best"]) - len(body["run"]["ended"])
+            expected = expected_state(trainer.learner, trainer.params, num_running)
+            check_expected(body["arrays"], shapes_of(expected))
+            arrays = self.store.read_arrays(step, body["arrays"])
+            return from_stored(arrays, body["run"], expected)
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointCorruptError(f"its content is not that of a run: {error!r}") from error
 
     @property
     def newest(self) -> str:
@@ -172,7 +179,11 @@ class Checkpointer:
         """
         job, self._job = self._job, None
         if job:
-            job.result()
+            try:
+                job.result()
+            except BaseException:
+                self._saved_epoch = None
+                raise
 
     def finish(self) -> None:
         """Saves the trainer if it has moved since the last save, and waits.
