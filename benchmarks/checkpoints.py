@@ -1,6 +1,10 @@
 """What checkpoints cost, how long a run takes to be resumed, and to end after SIGTERM.
 
-    python benchmarks/checkpoints.py --json benchmarks/results/checkpoints.json
+    python benchmarks/checkpoints.py --states "2.5 MB" --pairs 2 --seconds 11
+    python benchmarks/checkpoints.py --states "1 GB" --epochs 1 --pairs 1 --seconds 120
+
+A stretch has to be longer than the default settings take from one save to the next: 10 s, of a
+large state 50 times what a save takes.
 
 "cost": epochs of some length go on in turn with and without saves by the default settings, in
 pairs of stretches, the first of each pair changing; the share is that of wall time. "waited" is
@@ -137,11 +141,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=21.0)
     parser.add_argument("--states", nargs="*", default=["2.5 MB", "1 GB"], choices=SIZES)
+    parser.add_argument("--epochs", nargs="*", type=float, default=EPOCHS, help="seconds")
     parser.add_argument("--signals", type=int, default=5)
     arguments = parser.parse_args()
     rows = []
     for name in arguments.states:
-        for epoch in EPOCHS:
+        for epoch in arguments.epochs:
             seconds = max(arguments.seconds, 2.1 * epoch)
             rows.append(cost(name, epoch, arguments.pairs, seconds))
             print(rows[-1], flush=True)

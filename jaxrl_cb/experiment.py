@@ -67,8 +67,8 @@ def train(
             checkpoint, or starts anew where there is none; "must" refuses to. A resumed run is
             bit for bit the run that was not interrupted; it may have other `max_epochs`.
         checkpoint_every: epochs from one checkpoint to the next; None writes one at the end of an
-            epoch when 10 s have passed since the last (or the epoch took over 5 s). The end of the
-            run is always saved.
+            epoch when 10 s have passed since the last (or the epoch took over 5 s), less often
+            where saving takes over 2 % of the time. The end of the run is always saved.
         warm_start: a policy to begin with, or a run folder whose best policy is taken. Its seeds
             are those of the run, or it has one for all. Replay and optimiser begin anew.
         verbose: whether to print the schedule that follows from the settings, and a line per epoch

@@ -467,8 +467,8 @@ MUTANTS = [
     Mutant(
         "checkpoints: state not copied before it is used up",
         "trainer/leaves.py",
-        "return np.array(leaf, copy=True) if isinstance(leaf, jax.Array) else leaf",
-        "return leaf if is_key else None",
+        "            return np.array(leaf, copy=True)\n",
+        "            return (leaf)\n",
         "test_checkpoints.py used_up",
     ),
     Mutant(

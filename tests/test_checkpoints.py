@@ -196,13 +196,18 @@ def test_the_state_may_be_used_up_while_it_is_written(tmp_path, monkeypatch):
 # --- when ---
 
 
-def saves(seconds_of_epochs, every, monkeypatch, tmp_path):
-    """The epochs after which a run saves, by a clock that only epochs move."""
+def saves(seconds_of_epochs, every, monkeypatch, tmp_path, cost=0.0):
+    """The epochs after which a run saves, by a clock that only epochs and saves move."""
     now, epochs = [0.0], []
     monkeypatch.setattr(checkpointer.time, "monotonic", lambda: now[0])
     trainer = made(max_epochs=len(seconds_of_epochs))
     saver = Checkpointer(tmp_path / "checkpoints", trainer, every=every)
-    monkeypatch.setattr(saver, "_write", lambda snapshot, _: epochs.append(snapshot.progress.epoch))
+
+    def write(snapshot, facts):
+        epochs.append(snapshot.progress.epoch)
+        now[0] += cost
+
+    monkeypatch.setattr(saver, "_write", write)
     for record, seconds in zip(trainer.epochs(), [0, *seconds_of_epochs], strict=True):
         now[0] += seconds
         saver.after_epoch(seconds)
@@ -225,6 +230,26 @@ def saves(seconds_of_epochs, every, monkeypatch, tmp_path):
 )
 def test_when_a_run_is_saved(seconds, every, expected, monkeypatch, tmp_path):
     assert saves(seconds, every, monkeypatch, tmp_path) == expected
+
+
+def test_a_state_that_takes_long_to_save_is_saved_less_often(monkeypatch, tmp_path):
+    # Epochs of 10 s, saves of 1 s, which may be 2 % of the time: 50 s have to pass. Saved at 10 s
+    # (until 11), at 61 (51 s later; until 62), at 112, and at the end.
+    assert saves([10] * 14, None, monkeypatch, tmp_path, cost=1.0) == [1, 6, 11, 14]
+
+
+def test_memory_of_the_last_save_is_used_again(tmp_path):
+    trainer = made()
+    trainer.init()
+    first = trainer.snapshot()
+    kept = first.state.buffer.obs.copy()
+    trainer.execute_epoch()
+    fresh = trainer.snapshot()
+    again = trainer.snapshot(into=first)
+    assert again.state.buffer.obs is first.state.buffer.obs
+    assert not np.array_equal(kept, again.state.buffer.obs)
+    for one, other in zip(fresh.to_arrays().values(), again.to_arrays().values(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path):

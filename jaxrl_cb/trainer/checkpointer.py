@@ -24,7 +24,9 @@ from jaxrl_cb.trainer.trainer import Trainer
 
 RESUME = ("never", "auto", "must")
 SECONDS = 10.0
-"""Between two saves, where no number of epochs is given."""
+"""Between two saves at least, where no number of epochs is given."""
+SHARE = 0.02
+"""Of the time that saves may take, where no number of epochs is given."""
 LONG_EPOCH = 5.0
 """Seconds; a signal drops an epoch if the one before took longer, so that one is saved at once."""
 
@@ -38,7 +40,8 @@ class Checkpointer:
     Attributes:
         store: the checkpoints.
         every: epochs from one save to the next; None saves when `SECONDS` have passed since the
-            last, or the epoch took longer than `LONG_EPOCH`.
+            last, or the epoch took longer than `LONG_EPOCH`; of a state that takes long to save,
+            only when so much time has passed that the last save was a `SHARE` of it.
         facts: gives what else belongs to a checkpoint, as JSON, at the time of a save.
         on_saved: called with each snapshot in the background, before its checkpoint is written.
     """
@@ -62,6 +65,8 @@ class Checkpointer:
         trainer.num_copies = 1  # see `save`
         self._saved_at = time.monotonic()
         self._saved_epoch: int | None = None
+        self._cost = 0.0  # seconds of the last save
+        self._snapshot: Snapshot | None = None
         self._job: _Job | None = None
         for attribute in trainer.check_saveable():
             warnings.warn(attribute, CheckpointWarning, stacklevel=2)
@@ -147,7 +152,8 @@ class Checkpointer:
             self.wait()
         if self.every is None:
             passed = time.monotonic() - self._saved_at
-            if (passed >= SECONDS or seconds > LONG_EPOCH) and not self._job:
+            is_due = passed >= SECONDS or seconds > LONG_EPOCH
+            if is_due and passed >= self._cost / SHARE and not self._job:
                 self.save()
         elif (epoch := self._trainer.progress.epoch) and epoch % self.every == 0:
             self.save()
@@ -159,9 +165,16 @@ class Checkpointer:
             CheckpointWriteError: the save before this one failed.
         """
         self.wait()
-        snapshot, facts = self._trainer.snapshot(), self.facts()
+        started = time.monotonic()
+        snapshot, facts = self._trainer.snapshot(self._snapshot), self.facts()
+        self._snapshot = snapshot
         self._saved_at, self._saved_epoch = time.monotonic(), snapshot.progress.epoch
-        self._job = _Job(lambda: self._write(snapshot, facts))
+
+        def write() -> None:
+            self._write(snapshot, facts)
+            self._cost = time.monotonic() - started
+
+        self._job = _Job(write)
 
     def _write(self, snapshot: Snapshot, facts: Mapping[str, Any]) -> None:
         if self.on_saved:

@@ -50,15 +50,28 @@ def to_numpy(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: np.array(x, copy=True), tree)
 
 
-def to_host(tree: PyTree) -> PyTree:
-    """The leaves as NumPy arrays that nothing writes to; typed keys stay keys, copied."""
+def to_host(tree: PyTree, into: PyTree = None) -> PyTree:
+    """The leaves as NumPy arrays that nothing else writes to; typed keys stay keys, copied.
 
-    def fetch(leaf):
+    Args:
+        tree: of JAX or NumPy arrays.
+        into: what this gave for such a tree before and nobody needs any more; memory that is new
+            to a process can take ten times as long to write to.
+    """
+    if jax.tree.structure(into) != jax.tree.structure(tree):
+        into = tree
+
+    def fetch(leaf, old):
         if is_key(leaf):
             return jax.device_put(leaf, leaf.sharding, may_alias=False)
-        return np.array(leaf, copy=True) if isinstance(leaf, jax.Array) else leaf
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        if not isinstance(old, np.ndarray) or (old.shape, old.dtype) != (leaf.shape, leaf.dtype):
+            return np.array(leaf, copy=True)
+        np.copyto(old, np.asarray(leaf))
+        return old
 
-    return jax.tree.map(fetch, tree)
+    return jax.tree.map(fetch, tree, into)
 
 
 def put(tree: PyTree, device: Any) -> PyTree:

@@ -229,8 +229,11 @@ class Members:
             small = leaves.rows(leaves.copied(small), self._small_axes, [position])
         self._parked[index] = small
 
-    def snapshot(self) -> tuple[TrainState, dict[str, np.ndarray]]:
+    def snapshot(self, into: TrainState | None = None) -> tuple[TrainState, dict[str, np.ndarray]]:
         """All that the seeds are, on the host, whatever happens to them later.
+
+        Args:
+            into: of an earlier one that nobody needs any more, see `leaves.to_host`.
 
         Returns:
             `state` of all seeds, as NumPy arrays (keys stay typed), and by name the lockstep
@@ -239,7 +242,7 @@ class Members:
         state = self.state(tuple(range(self.num_seeds)))
         each = [self._parked.get(i, self._group(i).state) for i in range(self.num_seeds)]
         lockstep = {name: np.array([getattr(s, name) for s in each]) for name in LOCKSTEP}
-        return leaves.to_host(state), lockstep
+        return leaves.to_host(state, into), lockstep
 
     def restore(
         self, state: TrainState, lockstep: dict[str, np.ndarray], running: Sequence[int]

@@ -256,9 +256,13 @@ class Trainer:
         """The result that a snapshot is of, without the stop callbacks."""
         return make_result(snapshot.progress, self.learner, self._members, [], snapshot.state)
 
-    def snapshot(self) -> Snapshot:
-        """The run as it is between two epochs; `restore` goes on from it, bit for bit."""
-        state, lockstep = self._members.snapshot()
+    def snapshot(self, into: Snapshot | None = None) -> Snapshot:
+        """The run as it is between two epochs; `restore` goes on from it, bit for bit.
+
+        Args:
+            into: an earlier snapshot that nobody needs any more, whose memory is used again.
+        """
+        state, lockstep = self._members.snapshot(into and into.state)
         return Snapshot(state, lockstep, self.progress.copy(), self._hooks.state_dict())
 
     def restore(self, snapshot: Snapshot) -> None:
