@@ -169,7 +169,8 @@ def stretch_rate(name: str) -> int:
     settings = resolve("CartPole-v1", "dqn", {"buffer_size": SIZES[name]})
     run = Trainer(settings.build_learner(environment), TrainerParams(10**4, 1_600))
     run.init()
-    return int(stretch(run, None, 5.0)[0]) // 16 * 16
+    num_envs = run.learner.num_envs
+    return int(stretch(run, None, 5.0)[0]) // num_envs * num_envs
 
 
 if __name__ == "__main__":
