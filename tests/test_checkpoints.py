@@ -590,7 +590,7 @@ def test_a_final_save_that_fails_makes_the_run_fail(tmp_path, monkeypatch):
 
     monkeypatch.setattr(CheckpointStore, "_write", refuses)
     with pytest.raises(CheckpointWriteError, match="no more room"):
-        train(tmp_path / "run")
+        train(tmp_path / "run", checkpoint_every=50)  # so that there is no other
 
 
 # --- train ---

@@ -1,7 +1,7 @@
 """Arrays in a checkpoint: one file of raw bytes each, which the manifest gives shape and dtype.
 
 Orbax's own array files are compressed and made of chunks, for which it held 1.7 times the bytes of
-the arrays while it wrote them, and took three times as long. A replay is too large for that.
+the arrays while it wrote them, and took longer. A replay is too large for that.
 """
 
 import dataclasses
