@@ -72,20 +72,25 @@ def resume(
         checkpoint_every: epochs from one checkpoint to the next; by default as before.
     """
     from jaxrl_cb.config import load_config
+    from jaxrl_cb.files import parse_json, reading
 
-    if not (run_dir / "config.json").is_file():
+    file = run_dir / "config.json"
+    if not file.is_file():
         raise CheckpointNotFoundError(f"{str(run_dir)!r} has no run to resume (no config.json)")
-    env, algorithm, named = load_config((run_dir / "config.json").read_text())
+    with reading(file):
+        text = file.read_text()
+    env, algorithm, named = load_config(text, str(file))
     if env is None or not (run_dir / COMMAND).is_file():
         raise ConfigError(
             f"the run in {str(run_dir)!r} was begun in Python, with callbacks or an environment "
             "that only that program has; there jaxrl_cb.train(..., resume='must') goes on with it"
         )
-    before = jsonlib.loads((run_dir / COMMAND).read_text())
+    with reading(run_dir / COMMAND):
+        before = parse_json((run_dir / COMMAND).read_text())
+        stop_at, every = str(before["stop_at"]), before["checkpoint_every"]
     named |= {} if max_epochs is None else {"max_epochs": max_epochs}
-    every = before["checkpoint_every"] if checkpoint_every is None else checkpoint_every
-    options = {"resume": "must", "checkpoint_every": every, **named}
-    _train(env, algorithm, run_dir, before["stop_at"], options)
+    every = every if checkpoint_every is None else checkpoint_every
+    _train(env, algorithm, run_dir, stop_at, {"resume": "must", "checkpoint_every": every, **named})
 
 
 COMMAND = "command.json"

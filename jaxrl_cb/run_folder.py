@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from jaxrl_cb.checks import check_choice
 from jaxrl_cb.config import Config, check_names, load_config, resolve
@@ -147,8 +147,10 @@ class RunFolder:
             for which, policy in (("best", result.best_policy), ("last", result.policy)):
                 flat = traverse_util.flatten_dict(policy.params, sep="/")
                 arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+                # Not `save_file`, whose error on a full disk is no OSError.
+                content = save(arrays)
                 name = f"policy_{which}.safetensors"
-                replace(self.path / name, lambda path, own=arrays: save_file(own, path))
+                replace(self.path / name, lambda path, own=content: path.write_bytes(own))
             scores = {
                 name: np.atleast_1d(getattr(result, name)).tolist()
                 for name in ("stopped", "diverged", "epoch", "env_step", "best_score", "best_epoch")
@@ -172,8 +174,8 @@ class RunFolder:
         replace(self.path / name, lambda path: path.write_text(text))
 
 
-FREE_SETTINGS = ("max_epochs", "chunk_num_steps")
-"""What a resumed run may change: how long it goes on, and how its epochs are cut up."""
+FREE_SETTINGS = ("max_epochs", "chunk_num_steps", "on_nan", "debug")
+"""What a resumed run may change, as it changes no bit of what both versions do."""
 
 
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -190,7 +192,7 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if different:
         raise CheckpointMismatchError(
             f"it is of a run with other settings: {'; '.join(different[:5])}; give the same ones "
-            "(all but max_epochs), or choose another run_dir"
+            f"(all but {', '.join(FREE_SETTINGS)}), or choose another run_dir"
         )
 
 

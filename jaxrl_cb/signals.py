@@ -64,7 +64,7 @@ class SignalGuard:
         self._may_drop = may_drop
         self._in_epoch = False
         self._seconds: float | None = None
-        self._is_late = False
+        self._is_by_timer = False
         self._previous: dict[signal.Signals, Any] = {}
         self._timer: threading.Timer | None = None
 
@@ -104,15 +104,16 @@ class SignalGuard:
         return kind(message, is_dropped=is_dropped)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        is_by_timer, self._is_by_timer = self._is_by_timer, False
         if self.received is None:
             self.received = signal.Signals(number)
             if self._seconds is None and self._may_drop:
                 self._watch(self.received)
-        elif number == signal.SIGINT and not self._is_late:
+        elif number == signal.SIGINT and not is_by_timer:
             self.is_at_once = True
             raise Interrupted(is_dropped=True)
         is_long = self._seconds is not None and self._seconds > LONG_EPOCH
-        if self._may_drop and self._in_epoch and (is_long or self._is_late):
+        if self._may_drop and self._in_epoch and (is_long or is_by_timer):
             raise self.error(is_dropped=True)
 
     def _watch(self, number: signal.Signals) -> None:
@@ -120,7 +121,7 @@ class SignalGuard:
 
         def send() -> None:
             if self._seconds is None:
-                self._is_late = True
+                self._is_by_timer = True
                 _thread.interrupt_main(number)
 
         self._timer = threading.Timer(LONG_EPOCH, send)

@@ -532,6 +532,8 @@ COMMANDS = [
     Command("resume nowhere", "no run to resume (no config.json)"),
     Command("resume {file}", "no run to resume (no config.json)"),
     Command("resume {nul}", "no run to resume (no config.json)"),
+    Command("resume {odd_command}", "command.json' is damaged...it has no 'stop_at'"),
+    Command("resume {bad_command}", "command.json' is damaged...not JSON"),
     Command("resume {run}", "begun in Python...jaxrl_cb.train(..., resume='must')"),
     Command("evaluate", "the run folder", True),
     Command("evaluate nowhere", "no config.json"),

@@ -185,6 +185,8 @@ class World:
             self.write(folder / name, content)
         self.places = {name: str(folder / name) for name in [*files, "run", "file"]}
         self.places |= {"nul": "a\0b", "long": "x" * 300}
+        self.places["odd_command"] = str(self.run_with("command.json", "{}"))
+        self.places["bad_command"] = str(self.run_with("command.json", "{"))
         self.places["damaged"] = str(self.run_with(BEST, b"x"))
 
     def new(self):

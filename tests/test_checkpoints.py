@@ -30,13 +30,14 @@ from jaxrl_cb.errors import (
     CheckpointWarning,
     CheckpointWriteError,
     ConfigError,
+    NonFiniteError,
     RunFolderError,
     RunLockedError,
     RunWriteError,
 )
 from jaxrl_cb.learners import OptimizerConfig, ReplayConfig, ReplayLearner
 from jaxrl_cb.networks import MLP
-from jaxrl_cb.run_folder import read_metrics
+from jaxrl_cb.run_folder import RunFolder, read_metrics
 from jaxrl_cb.trainer import (
     EpochStopCallback,
     EpochStopCallbackRewardThreshold,
@@ -699,6 +700,24 @@ def test_a_run_may_have_more_epochs_and_other_chunks(tmp_path):
     result = train(tmp_path / "two", Writes(), resume="auto", **(settings | {"max_epochs": 4}))
     straight = train(tmp_path / "four", Writes(), **(settings | {"max_epochs": 4}))
     assert [r.mean.tolist() for r in result.history] == [r.mean.tolist() for r in straight.history]
+
+
+def test_a_run_that_raised_is_resumed_to_find_the_operation(tmp_path):
+    """The error says to use debug=True: nothing else has to be given up for it."""
+    path, changes = tmp_path / "run", {"learning_rate": 1e30, "loss": "squared", "max_epochs": 3}
+    with pytest.raises(NonFiniteError, match="with debug=True; no checkpoint had been written"):
+        train(path, on_nan="raise", **changes)
+    with pytest.raises(NonFiniteError, match="run again, in vector step"):
+        train(path, on_nan="raise", debug=True, resume="auto", **changes)
+
+
+def test_a_full_disk_is_told_whatever_is_written_first(small_disk):
+    train(small_disk / "run", max_epochs=1)
+    result = train(small_disk / "run", max_epochs=1, resume="must")
+    folder = RunFolder(small_disk / "run", "auto")
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    with pytest.raises(RunWriteError, match="No space left"):
+        folder.save_policies(result)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,16 @@ def test_a_first_epoch_that_goes_on_is_dropped(monkeypatch):
         assert guard.received is TERM
 
 
+def test_ctrl_c_after_the_first_was_too_late_still_ends_at_once(monkeypatch):
+    monkeypatch.setattr(signals, "LONG_EPOCH", 0.1)
+    with SignalGuard(may_drop=True) as guard:
+        send(INT)  # between epochs: the timer finds nothing to drop
+        time.sleep(0.3)
+        with pytest.raises(KeyboardInterrupt):
+            send(INT)
+        assert guard.is_at_once
+
+
 def test_handlers_are_put_back_and_ignored_signals_stay_ignored():
     before = signal.getsignal(INT)
     previous = signal.signal(TERM, signal.SIG_IGN)

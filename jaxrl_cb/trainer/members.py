@@ -30,6 +30,7 @@ class Group:
     indices: tuple[int, ...]
     plan: ProgramPlan
     state: Any = None  # a TrainState, from `Members.init` or `restore` on
+    programs: Programs | None = None  # found once: looking them up hashes the learner
 
 
 class Members:
@@ -80,7 +81,9 @@ class Members:
 
     def programs(self, group: Group) -> Programs:
         """A group's programs, compiled when first asked for."""
-        return compile_programs(self._learner, group.plan)
+        if group.programs is None:
+            group.programs = compile_programs(self._learner, group.plan)
+        return group.programs
 
     def run_chunk(self, length: int) -> list[ChunkMetrics]:
         """Runs `length` vector steps of every running seed; returns the groups' metrics."""

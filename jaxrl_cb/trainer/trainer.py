@@ -217,7 +217,7 @@ class Trainer:
 
     def _told(self, found: NonFinite) -> str:
         index = found.index
-        rate = float(np.asarray(self._members.state((index,)).hyperparams.learning_rate)[0])
+        rate = float(np.asarray(self._members.small_state((index,)).hyperparams.learning_rate)[0])
         explanation = self._debugger.explain(found)
         return found.message(self.params.seed + index, self.progress.epoch, rate, explanation)
 
