@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -596,19 +597,7 @@ def test_a_final_save_that_fails_makes_the_run_fail(tmp_path, monkeypatch):
 
 # --- train ---
 
-TINY = {
-    "num_envs": 4,
-    "batch_size": 16,
-    "buffer_size": 400,
-    "start_timesteps": 40,
-    "epoch_num_steps": 80,
-    "max_epochs": 3,
-    "num_test_episodes": 3,
-    "hidden_sizes": (16,),
-    "verbose": False,
-    "env_kwargs": {"max_steps_in_episode": 50},
-    "checkpoint_every": 1,
-}
+TINY = tiny.TINY | tiny.SHORT | {"max_epochs": 3, "checkpoint_every": 1}
 
 
 class Writes(EpochTrainCallback):

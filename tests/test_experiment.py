@@ -8,6 +8,7 @@ import gymnax
 import jax
 import numpy as np
 import pytest
+import tiny
 from safetensors.numpy import load_file
 
 import jaxrl_cb
@@ -24,18 +25,8 @@ from jaxrl_cb.trainer import (
     TrainerCallbacks,
 )
 
-TINY = {
-    "num_envs": 4,
-    "batch_size": 16,
-    "buffer_size": 400,
-    "start_timesteps": 40,
-    "epoch_num_steps": 80,
-    "max_epochs": 2,
-    "num_test_episodes": 3,
-    "hidden_sizes": (16,),
-    "verbose": False,
-}
-SHORT = {"env_kwargs": {"max_steps_in_episode": 50}}
+TINY = tiny.TINY | {"max_epochs": 2}
+SHORT = tiny.SHORT
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import tiny
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -18,18 +19,7 @@ from jaxrl_cb.trainer import (
     TrainerCallbacks,
 )
 
-TINY = {
-    "num_envs": 4,
-    "batch_size": 16,
-    "buffer_size": 400,
-    "start_timesteps": 40,
-    "epoch_num_steps": 80,
-    "max_epochs": 4,
-    "num_test_episodes": 3,
-    "hidden_sizes": (16,),
-    "verbose": False,
-    "env_kwargs": {"max_steps_in_episode": 50},
-}
+TINY = tiny.TINY | tiny.SHORT | {"max_epochs": 4}
 HARMLESS = ["nothing", "eps", "learning_rate", "evaluate", "log", "state"]
 HARMFUL = ["raise", "interrupt", "eps of 2", "eps of NaN", "eps of text", "bad state", "run again"]
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
 
 import jaxrl_cb
 from jaxrl_cb import signals
@@ -131,18 +132,7 @@ def test_off_the_main_thread_signals_are_left_alone():
 
 # --- train ---
 
-TINY = {
-    "num_envs": 4,
-    "batch_size": 16,
-    "buffer_size": 400,
-    "start_timesteps": 40,
-    "epoch_num_steps": 80,
-    "max_epochs": 5,
-    "num_test_episodes": 3,
-    "hidden_sizes": (16,),
-    "verbose": False,
-    "env_kwargs": {"max_steps_in_episode": 50},
-}
+TINY = tiny.TINY | tiny.SHORT | {"max_epochs": 5}
 
 
 class Sends(EpochTrainCallback):
