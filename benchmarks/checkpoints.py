@@ -7,10 +7,12 @@ A stretch has to be longer than the default settings take from one save to the n
 large state 50 times what a save takes.
 
 "cost": epochs of some length go on in turn with and without saves by the default settings, in
-pairs of stretches, the first of each pair changing; the share is that of wall time. "waited" is
-what the training thread itself waits at a save; the rest goes on beside it. "restore" is from the
-files to a trainer that can go on, its programs compiled. "SIGTERM": a command line run gets the
-signal at a random moment of an epoch; seconds until its process has ended.
+pairs of stretches, the first of each pair changing; the share is that of wall time.
+"share_at_most" is that of all seconds in which a save is waited for or written, as if no core were
+idle to write it. "waited" is what the training thread itself waits at a save; the rest goes on
+beside it. "restore" is from the files to a trainer that can go on, its programs compiled.
+"SIGTERM": a command line run gets the signal at a random moment of an epoch; seconds until its
+process has ended.
 """
 
 import argparse
@@ -75,6 +77,7 @@ def cost(name: str, epoch: float, pairs: int, seconds: float) -> dict:
     run.init()
     folder = Path(tempfile.mkdtemp())
     saver, shares, waits, writes = Checkpointer(folder / "checkpoints", run), [], [], []
+    seconds_saving = 0.0
     write = saver._write
 
     def timed(*arguments):
@@ -86,8 +89,10 @@ def cost(name: str, epoch: float, pairs: int, seconds: float) -> dict:
     for pair in range(pairs):
         rates = {}
         for has_saves in (True, False) if pair % 2 else (False, True):
+            before = time.monotonic()
             rates[has_saves], waited = stretch(run, saver if has_saves else None, seconds)
             waits += waited
+            seconds_saving += time.monotonic() - before if has_saves else 0.0
         shares.append(1 - rates[True] / rates[False])
     again = trainer(SIZES[name], run.params.epoch_num_steps)
     again.init()
@@ -98,6 +103,7 @@ def cost(name: str, epoch: float, pairs: int, seconds: float) -> dict:
     return {
         **{"state": name, "epoch_seconds": epoch, "saves": len(writes), "shares": shares},
         "share": statistics.median(shares),
+        "share_at_most": (sum(waits) + sum(writes)) / seconds_saving,
         "waited": statistics.median(waits),
         "write_seconds": statistics.median(writes),
         "restore_seconds": restored,

@@ -3,6 +3,7 @@
 Each row is a new Python process on CPU: import, compile, then a run of two epochs and its result.
 What it takes is how much its resident memory (RSS) grows from then to its peak, read from
 `/proc/self/status`. "state" is the estimate before compiling, "estimate" that from the programs.
+A case with `devices` makes that many CPU devices; one with `run_dir` saves checkpoints in a folder.
 
     python benchmarks/memory.py --json benchmarks/results/memory.json
 """
@@ -14,12 +15,16 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 MIB = 2**20
 SHORT = {"max_epochs": 2, "epoch_num_steps": 4_000}
 BREAKOUT = {"max_epochs": 2, "epoch_num_steps": 8_000}
+LARGE = {"samples_per_insert": 32, "start_timesteps": 9_600, "buffer_size": 4_000_000}
 CASES = {
+    "CartPole, its preset": ("CartPole-v1", {"max_epochs": 2}),
+    "Breakout, its preset": ("Breakout-MinAtar", {"max_epochs": 2}),
     "1 GB of CartPole": ("CartPole-v1", {**SHORT, "buffer_size": 48_000_000}),
     "1 GB of Breakout, as bits": ("Breakout-MinAtar", {**BREAKOUT, "buffer_size": 18_000_000}),
     "3 seeds, one by one": (
@@ -31,11 +36,26 @@ CASES = {
         {**SHORT, "buffer_size": 16_000_000, "num_seeds": 3, "vectorize_seeds": True},
     ),
     "3-step returns": ("CartPole-v1", {**SHORT, "buffer_size": 48_000_000, "n_step": 3}),
+    "1 GB and checkpoints of it": (
+        "CartPole-v1",
+        {**SHORT, "buffer_size": 48_000_000, "run_dir": True},
+    ),
     "3 seeds, large network and batch": (
         "CartPole-v1",
+        {**SHORT, **LARGE, "num_seeds": 3, "batch_size": 8_192, "hidden_sizes": (1024, 1024)},
+    ),
+    "the same on two devices": (
+        "CartPole-v1",
         {
-            **{**SHORT, "buffer_size": 4_000_000, "num_seeds": 3, "batch_size": 8_192},
-            **{"hidden_sizes": (1024, 1024), "samples_per_insert": 32, "start_timesteps": 9_600},
+            **{**SHORT, **LARGE, "num_seeds": 3, "batch_size": 8_192},
+            **{"hidden_sizes": (1024, 1024), "devices": 2},
+        },
+    ),
+    "batch of 32,768": (
+        "CartPole-v1",
+        {
+            **{**SHORT, "buffer_size": 1_000_000, "batch_size": 32_768},
+            **{"samples_per_insert": 128, "hidden_sizes": (512, 512), "start_timesteps": 33_600},
         },
     ),
 }
@@ -54,23 +74,35 @@ def child(name: str) -> None:
     """Runs one case and prints its row."""
     import jax
 
+    env, named = CASES[name]
+    settings = {key: value for key, value in named.items() if key not in ("run_dir", "devices")}
+    if "devices" in named:
+        jax.config.update("jax_num_cpu_devices", named["devices"])
+
     from jaxrl_cb.config import resolve
     from jaxrl_cb.envs import make
     from jaxrl_cb.trainer import Trainer, memory
+    from jaxrl_cb.trainer.checkpointer import Checkpointer
     from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs
 
-    env, named = CASES[name]
-    settings = resolve(env, "dqn", named)
-    learner, params = settings.build_learner(make(env)), settings.trainer
+    resolved = resolve(env, "dqn", settings)
+    learner, params = resolved.build_learner(make(env)), resolved.trainer
     trainer = Trainer(learner, params)
+    folder = tempfile.TemporaryDirectory() if "run_dir" in named else None
+    saver = Checkpointer(folder.name, trainer, every=1) if folder else None
     state = trainer.memory_estimate()
     lengths = tuple(dict.fromkeys(params.chunk_lengths(learner.num_envs)))
     plan = (params.seeds_together, lengths, params.num_test_episodes, jax.local_devices()[0])
     programs = compile_programs(learner, ProgramPlan(*plan))
-    estimate = memory.estimate(learner, params, programs)
+    estimate = memory.estimate(learner, params, programs, trainer.num_copies)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = resident("VmRSS")
-    trainer.run()
+    for _ in trainer.epochs():
+        if saver:
+            saver.after_epoch(0.0)
+    if saver:
+        saver.finish()
+    trainer.result()
     used = resident("VmHWM") - before
     row = {"case": name, "env": env, "settings": named, "num_seeds": params.num_seeds}
     sizes = {"state": state.total, "estimate": estimate.total, "used": used, "before": before}
@@ -82,13 +114,14 @@ def main() -> None:
     """Prints a row for each case, then a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="file to write the rows to")
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=CASES)
     parser.add_argument("--child", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments.child)
         return
     rows = []
-    for name in CASES:
+    for name in arguments.cases:
         command = [sys.executable, __file__, "--child", name]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
