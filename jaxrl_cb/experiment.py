@@ -1,7 +1,6 @@
 """One call that trains: from names and settings to a result, and to a run folder."""
 
 import builtins
-import contextlib
 import os
 import signal
 import time
@@ -88,8 +87,8 @@ def train(
         KeyboardInterrupt: after Ctrl-C, at the end of the epoch, when all is saved; a second Ctrl-C
             comes at once. In a notebook the first one returns the result so far instead.
         SystemExit: after SIGTERM, likewise, with code 143. Signals are handled in the main thread
-            only. An epoch is not waited for if the one before took more than 5 s and there is a
-            `run_dir`: then what was saved at its start is what there is.
+            only. An epoch is not waited for if the one before took more than 5 s and is saved in
+            `run_dir`.
     """
     env_id = env if isinstance(env, str) else None
     settings = resolve(env_id, algorithm, {"seed": seed, "num_seeds": num_seeds, **config})
@@ -168,7 +167,11 @@ def _train(
 ) -> TrainResult:
     """Runs a trainer to its end, or to a signal, and keeps what it has come to."""
     in_notebook = hasattr(builtins, "get_ipython")
-    with SignalGuard(may_drop=saver is not None and not in_notebook) as signals:
+
+    def may_drop() -> bool:
+        return saver is not None and saver.is_current and not in_notebook
+
+    with SignalGuard(may_drop) as signals:
         try:
             if on_start:
                 on_start(trainer)
@@ -179,25 +182,42 @@ def _train(
             if isinstance(error, NonFiniteError) and saver:
                 error.args = (f"{error}; {saver.newest}",)
             is_dropped = getattr(error, "is_dropped", False)
-            with contextlib.suppress(Exception):  # the error that came first is the one to tell
-                if saver and not signals.is_at_once:
-                    saver.wait()
-            with contextlib.suppress(Exception):
-                if not is_dropped:  # else the states are used up
-                    _keep(trainer, folder)
+            later = []
+            if saver and not signals.is_at_once:
+                later += _tried(saver.wait)
+            if not is_dropped:  # else the states are used up
+                later += _tried(lambda: _keep(trainer, folder))
             if is_dropped:
-                raise signals.error(_where(folder), is_dropped=True) from None
+                words = "; ".join([*later, _where(folder, saver)])
+                raise signals.error(words, is_dropped=True) from None
+            for words in later:  # the error that came first is the one to tell
+                error.add_note(words)
             raise
         result = _keep(trainer, folder)
     if signals.received and not (in_notebook and signals.received == signal.SIGINT):
-        raise signals.error(_where(folder))
+        raise signals.error(_where(folder, saver))
     return result
 
 
-def _where(folder: RunFolder | None) -> str:
-    if folder is None:
+def _tried(step: Callable[[], Any]) -> list[str]:
+    """Does something of use after an error; gives its own error, if any, in words."""
+    try:
+        step()
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    return []
+
+
+def _where(folder: RunFolder | None, saver: Checkpointer | None) -> str:
+    if folder is None or saver is None:
         return ""
-    return f"saved in {folder.path}; resume='auto' (jaxrl-cb resume {folder.path}) goes on with it"
+    path, steps = folder.path, saver.store.steps()
+    if not steps:
+        return f"nothing was saved yet in {path}; resume='auto' (--resume auto) starts anew"
+    return (
+        f"saved in {path} up to epoch {steps[0]}; resume='auto' (jaxrl-cb resume {path}) goes on "
+        "with it"
+    )
 
 
 def _run(
@@ -233,7 +253,7 @@ def _run(
 
 def _keep(trainer: Trainer, folder: RunFolder | None) -> TrainResult:
     """The result so far, its policies and its picture written to the folder."""
-    result = trainer.result()
+    result = trainer.result(copy=False)  # no epoch comes after it
     if folder:
         folder.save_policies(result)
         plot_run(folder.path)

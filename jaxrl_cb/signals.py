@@ -44,8 +44,9 @@ class SignalGuard:
     """While it is entered, a first signal is noted, and the caller asks for it between epochs.
 
     An epoch is finished first if the one before took at most `LONG_EPOCH` seconds; otherwise, or
-    where none has ended yet and this one goes on for so long after the signal, it is dropped:
-    `Interrupted` or `Terminated` is raised in its midst. A second Ctrl-C raises at once.
+    where none has ended yet and this one goes on for so long after the signal, it is dropped if
+    nothing else would be lost: `Interrupted` or `Terminated` is raised in its midst. A second
+    Ctrl-C raises at once.
 
     Off the main thread Python cannot handle signals, so nothing is done there; a signal that was
     ignored before (as under nohup) stays ignored.
@@ -55,9 +56,9 @@ class SignalGuard:
         is_at_once: whether a second Ctrl-C came, after which nothing is waited for.
     """
 
-    def __init__(self, *, may_drop: bool):
+    def __init__(self, may_drop: Callable[[], bool]):
         """Args:
-        may_drop: whether an epoch that takes long may be dropped; what is saved stays.
+        may_drop: whether an epoch that takes long may be dropped now; what is saved stays.
         """
         self.received: signal.Signals | None = None
         self.is_at_once = False
@@ -107,13 +108,13 @@ class SignalGuard:
         is_by_timer, self._is_by_timer = self._is_by_timer, False
         if self.received is None:
             self.received = signal.Signals(number)
-            if self._seconds is None and self._may_drop:
+            if self._seconds is None:
                 self._watch(self.received)
         elif number == signal.SIGINT and not is_by_timer:
             self.is_at_once = True
             raise Interrupted(is_dropped=True)
         is_long = self._seconds is not None and self._seconds > LONG_EPOCH
-        if self._may_drop and self._in_epoch and (is_long or is_by_timer):
+        if self._in_epoch and (is_long or is_by_timer) and self._may_drop():
             raise self.error(is_dropped=True)
 
     def _watch(self, number: signal.Signals) -> None:

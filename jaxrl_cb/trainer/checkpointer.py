@@ -133,6 +133,18 @@ class Checkpointer:
             raise CheckpointCorruptError(f"its content is not that of a run: {error!r}") from error
 
     @property
+    def is_current(self) -> bool:
+        """Whether nothing but the running epoch would be lost now: the last is saved, or is being.
+
+        What precedes the first epoch counts as nothing.
+        """
+        if self._job and self._job.has_failed:
+            return False
+        history = self._trainer.progress.history
+        epoch = history[-1].epoch if history else 0
+        return epoch in (0, self._saved_epoch)
+
+    @property
     def newest(self) -> str:
         """In words, which checkpoint is the newest."""
         if self._saved_epoch is None:
@@ -163,6 +175,7 @@ class Checkpointer:
 
         Raises:
             CheckpointWriteError: the save before this one failed.
+            JaxrlError: the trainer is not between two epochs.
         """
         self.wait()
         started = time.monotonic()
@@ -201,11 +214,14 @@ class Checkpointer:
     def finish(self) -> None:
         """Saves the trainer if it has moved since the last save, and waits.
 
+        Where something raised in an epoch nothing is saved, so that it is done again from before.
+
         Raises:
             CheckpointWriteError: this save or the one before failed.
         """
         self.wait()
-        if self._trainer.progress.epoch != self._saved_epoch:
+        trainer = self._trainer
+        if trainer.is_between_epochs and trainer.progress.epoch != self._saved_epoch:
             self.save()
         self.wait()
         self.store.close()
@@ -223,6 +239,10 @@ class _Job:
     @property
     def is_done(self) -> bool:
         return not self._thread.is_alive()
+
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
 
     def result(self) -> None:
         self._thread.join()

@@ -136,6 +136,13 @@ class Trainer:
         is_used_up = self.progress.epoch >= self.params.max_epochs and is_done
         return is_used_up or not self.progress.running
 
+    @property
+    def is_between_epochs(self) -> bool:
+        """Whether all of the newest epoch has been done: false where something raised in it."""
+        history = self.progress.history
+        is_tested = bool(history) and history[-1].epoch == self.progress.epoch
+        return is_tested and not self._unasked
+
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
         if self._is_running:
@@ -245,11 +252,15 @@ class Trainer:
             self._members.park(index)
             progress.end(index)
 
-    def result(self) -> TrainResult:
-        """The result so far; it stays valid when training goes on."""
+    def result(self, *, copy: bool = True) -> TrainResult:
+        """The result so far.
+
+        Args:
+            copy: whether states are copied, so that it stays valid when training goes on.
+        """
         if not self.progress.history:
             raise JaxrlError("this trainer has not begun; call init(), run() or epochs() first")
-        members = self._members.held(copy=not self.is_finished)
+        members = self._members.held(copy=copy and not self.is_finished)
         return make_result(self.progress, self.learner, members, self._hooks.stop_callbacks())
 
     def result_of(self, snapshot: Snapshot) -> TrainResult:
@@ -261,7 +272,15 @@ class Trainer:
 
         Args:
             into: an earlier snapshot that nobody needs any more, whose memory is used again.
+
+        Raises:
+            JaxrlError: an epoch has begun and not ended, as something raised in it.
         """
+        if not self.is_between_epochs:
+            raise JaxrlError(
+                "this trainer is not between two epochs: it has not begun, or something raised in "
+                "an epoch; a snapshot of it would not go on as it does"
+            )
         state, lockstep = self._members.snapshot(into and into.state)
         return Snapshot(state, lockstep, self.progress.copy(), self._hooks.state_dict())
 
