@@ -31,6 +31,7 @@ from jaxrl_cb.errors import (
     CheckpointWarning,
     CheckpointWriteError,
     ConfigError,
+    JaxrlError,
     NonFiniteError,
     RunFolderError,
     RunLockedError,
@@ -154,6 +155,60 @@ def test_a_run_resumed_at_any_epoch_is_the_run_that_was_not_interrupted(saved, c
         trainer.run()
         assert compiles() == 0
         assert differing(contents(trainer), expected) == [], f"resumed after epoch {epoch}"
+
+
+class RaisesAt(EpochTestCallback):
+    """Raises in the test of an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def callback(self, epoch, env_step, context):
+        if epoch == self.epoch:
+            raise KeyError("mine")
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_half_an_epoch_is_never_saved(tmp_path):
+    """Whoever holds the loop and saves at the end, whatever happened, resumes before the epoch."""
+    base = made()
+
+    def trainer(epoch):
+        return Trainer(base.learner, base.params, TrainerCallbacks(None, RaisesAt(epoch)))
+
+    raising = trainer(2)
+    saver = Checkpointer(tmp_path / "c", raising, every=1)
+
+    def run():
+        try:
+            for record in raising.epochs():
+                saver.after_epoch(record.train_seconds)
+        finally:
+            saver.finish()
+
+    with pytest.raises(KeyError, match="mine"):
+        run()
+    with pytest.raises(JaxrlError, match="not between two epochs"):
+        saver.save()
+    resumed, straight = trainer(None), trainer(None)
+    again = Checkpointer(tmp_path / "c", resumed)
+    assert again.restore()
+    assert resumed.progress.epoch == 1
+    for one in (resumed, straight):
+        one.run()
+    assert not differing(contents(resumed), contents(straight))
+    assert [record.epoch for record in resumed.progress.history] == [0, 1, 2, 3, 4]
+
+
+def test_nothing_is_saved_before_a_run_has_begun(tmp_path):
+    saver = Checkpointer(tmp_path / "c", made())
+    saver.finish()
+    assert not saver.store.steps()
 
 
 def test_what_was_saved_is_what_is_restored(saved):

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import tiny
 
+import jaxrl_cb
 from jaxrl_cb.algorithms import DQN
 from jaxrl_cb.envs import functional, make
 from jaxrl_cb.errors import ConfigError, JaxrlError, MemoryEstimateError
@@ -150,6 +152,11 @@ def test_the_schedule_says_it(available):
     )
     available(None)
     assert "for the state of 1 seed\n" in describe(learner(), params(num_seeds=1))
+
+
+def test_debugging_keeps_the_states_once_more():
+    plain = Trainer(learner(), params())
+    assert needed(Trainer(learner(), params(debug=True))) == 2 * needed(plain)
 
 
 # --- the refusal ---
@@ -460,6 +467,29 @@ def test_no_replay_is_copied_by_a_run_of_several_seeds(vectorized, monkeypatch):
     assert [np.shape(x) for x in reads.read[:4]] == [(3,)] * 4
     assert result.state.buffer.obs.shape == (3, 100, 4, 4)  # asked for, it is put together
     assert result.state is result.state
+
+
+class Raises(EpochTrainCallback):
+    def callback(self, epoch, env_step, context):
+        raise KeyError("mine")
+
+
+def test_no_replay_is_copied_where_a_run_ends_early(tmp_path, monkeypatch):
+    held, asked = Members.held, []
+
+    def watching(self, *, copy):
+        asked.append(copy)
+        return held(self, copy=copy)
+
+    monkeypatch.setattr(Members, "held", watching)
+    with pytest.raises(KeyError, match="mine"):
+        jaxrl_cb.train(
+            "CartPole-v1",
+            callbacks=TrainerCallbacks(Raises()),
+            run_dir=tmp_path / "run",
+            **(tiny.TINY | tiny.SHORT),
+        )
+    assert asked == [False]
 
 
 def test_a_result_stays_what_it_was_when_training_goes_on():

@@ -150,7 +150,8 @@ class _Run(NamedTuple):
         """
         on_host = self.devices()[0].platform == "cpu"  # elsewhere copies are not on the device
         copies = self.num_copies * self.params.num_seeds if on_host else 0
-        states = (self.seeds_held() + copies) * self.state_bytes()
+        held = self.seeds_held() * (2 if self.params.debug else 1)  # states before the chunk
+        states = (held + copies) * self.state_bytes()
         process = HOST_BYTES if on_host and besides else 0
         return states + self.seeds_at_once() * besides + process
 
