@@ -13,7 +13,9 @@ from collections import deque
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from hypothesis import given, settings
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 
 import jaxrl_cb
 from jaxrl_cb.algorithms import DQN
-from jaxrl_cb.envs import make
+from jaxrl_cb.envs import functional, make
 from jaxrl_cb.errors import (
     CallbackTypeError,
     CheckpointCorruptError,
@@ -263,6 +265,46 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
         store.write(step, arrays, {}, score)
     assert store.steps() == [9, 8, 5]
     assert not (tmp_path / "c" / "trash").exists()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "uint32", "float16", "complex64", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"],
+)
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0,), (3, 0, 2)])
+def test_arrays_of_any_dtype_and_shape_come_back_bit_for_bit(tmp_path, dtype, shape):
+    array = np.asarray(jnp.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape).astype(dtype))
+    store = CheckpointStore(tmp_path / "c")
+    store.write(1, {"a": array}, {}, 0.0)
+    back = store.read_arrays(1, store.read_manifest(1)["arrays"])["a"]
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, shape, array.tobytes())
+    store.close()
+
+
+def test_a_state_with_bfloat16_and_with_nothing_in_an_array_is_resumed(tmp_path):
+    def reset(key):
+        return {"n": jnp.int32(0), "none": jnp.zeros((0,))}, jnp.zeros(2)
+
+    def step(key, state, action):
+        n = state["n"] + 1
+        return {**state, "n": n}, jnp.full(2, n, jnp.float32), 1.0, False, n >= 3
+
+    learner = ReplayLearner(
+        functional(reset, step, num_actions=2, time_limit=3),
+        DQN(MLP(2, (4,))),
+        ReplayConfig(num_envs=4, buffer_size=400, batch_size=16, start_timesteps=40),
+        transformation=optax.scale_by_adam(mu_dtype=jnp.bfloat16),
+    )
+    params = TrainerParams(max_epochs=2, epoch_num_steps=80, num_test_episodes=2)
+    straight, trainer = Trainer(learner, params), Trainer(learner, params)
+    straight.run()
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    run_epochs(trainer, saver, 1)
+    resumed = Trainer(learner, params)
+    Checkpointer(tmp_path / "checkpoints", resumed).restore()
+    resumed.run()
+    assert any(kind == "bfloat16" for kind, *_ in contents(resumed).values())
+    assert differing(contents(resumed), contents(straight)) == []
 
 
 # --- nothing that was changed is used ---

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxrl_cb.errors import CheckpointCorruptError
+from jaxrl_cb.trainer.manifest import bytes_of
 
 
 class ArrayFiles(ocp.AsyncCheckpointHandler):
@@ -27,7 +29,7 @@ class ArrayFiles(ocp.AsyncCheckpointHandler):
         """Writes each array to a file of its own."""
         for file, array in zip(_files(directory, args.arrays), _sorted(args.arrays), strict=True):
             with file.open("wb") as out:
-                out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                out.write(bytes_of(array).data)
 
     def restore(self, directory: Any, args: Any = None) -> Any:
         """Not used: a manifest is needed, see `read`."""
@@ -50,14 +52,14 @@ def read(directory: Path, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     arrays = {}
     for file, (name, entry) in zip(_files(directory, table), sorted(table.items()), strict=True):
-        array = np.empty(entry["shape"], entry["dtype"])
+        array = np.empty(entry["shape"], jnp.dtype(entry["dtype"]))  # bfloat16 is JAX's
         size = file.stat().st_size if file.is_file() else -1
         if size != array.nbytes:
             raise CheckpointCorruptError(
                 f"its array {name} has {max(size, 0)} bytes, not {array.nbytes}, in {file.name}"
             )
         with file.open("rb") as source:
-            source.readinto(array.reshape(-1).view(np.uint8).data)
+            source.readinto(bytes_of(array).data)
         arrays[name] = array
     return arrays
 

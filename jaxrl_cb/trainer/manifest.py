@@ -95,8 +95,16 @@ def check_arrays(table: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
             )
 
 
+def bytes_of(array: np.ndarray) -> np.ndarray:
+    """The array's bytes, which are the array's own where it is contiguous.
+
+    As uint8: a buffer can have no bfloat16, and none that has no elements can be cast.
+    """
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
 def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data.cast("B")).hexdigest()
+    return hashlib.sha256(bytes_of(array).data).hexdigest()
 
 
 def _seal(version: Any, body: Any) -> str:
