@@ -265,6 +265,36 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
         store.write(step, arrays, {}, score)
     assert store.steps() == [9, 8, 5]
     assert not (tmp_path / "c" / "trash").exists()
+    store = CheckpointStore(tmp_path / "below")
+    for step, score in enumerate([-2.0, 0.0, -1.0, -3.0]):
+        store.write(step, arrays, {}, score)
+    assert store.steps() == [3, 2, 1]
+
+
+def test_the_best_is_known_to_a_store_that_did_not_write_it(tmp_path):
+    arrays, scores = {"a": np.arange(3)}, [1.0, 7.0, 2.0, float("-inf"), float("nan"), 7.0, 1.0]
+    for step, score in enumerate(scores):
+        store = CheckpointStore(tmp_path / "c")
+        store.write(step, arrays, {}, score)
+        store.close()
+    assert store.steps() == [6, 5]
+    assert store.read_manifest(5)["score"] == 7.0
+    store.write(7, arrays, {}, float("inf"))
+    assert store.steps() == [7, 6, 5]
+    assert store.read_manifest(7)["score"] is None  # JSON has no infinity
+
+
+def test_what_cannot_be_read_is_not_the_best_and_is_left_where_it_is(tmp_path):
+    arrays = {"a": np.arange(3)}
+    for step, score in enumerate([9.0, 1.0, 0.0]):
+        store = CheckpointStore(tmp_path / "c")
+        store.write(step, arrays, {}, score)
+        store.close()
+    (tmp_path / "c" / "0" / "manifest" / "metadata").write_text("{")
+    store = CheckpointStore(tmp_path / "c")
+    for step in (3, 4, 5):
+        store.write(step, arrays, {}, 0.0)
+    assert store.steps() == [5, 4, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -330,8 +360,11 @@ def folder(one, tmp_path):
     return Path(shutil.copytree(one[1][3], tmp_path / "checkpoints"))
 
 
-def check_never_wrong(folder, one, what):
-    """A damaged newest checkpoint is unharmed where it counts, or said to be bad and not used."""
+def check_never_wrong(folder, one, what, is_saved=True):
+    """A damaged newest checkpoint is unharmed where it counts, or said to be bad and not used.
+
+    Where `is_saved`, the run can then also be saved in that folder.
+    """
     trainer, epoch, words = used(folder)
     assert epoch in (2, 3), what
     if epoch == 2:
@@ -341,7 +374,17 @@ def check_never_wrong(folder, one, what):
         assert "\n" not in words[0]
     trainer.run()
     assert differing(contents(trainer), one[2]) == [], what
+    if is_saved:
+        check_saves(folder, trainer, one, what)
     return epoch
+
+
+def check_saves(folder, trainer, one, what):
+    """A run that has come to its end can be saved, and is then what the folder gives back."""
+    Checkpointer(folder, trainer).finish()
+    again, epoch, words = used(folder)
+    assert (epoch, words) == (LAST, []), what
+    assert differing(contents(again), one[2]) == [], what
 
 
 def test_bit_flips_are_all_found(one, folder, tmp_path):
@@ -370,7 +413,59 @@ def test_every_file_truncated_or_deleted(one, folder, tmp_path, how):
         else:
             left = {"emptied": 0, "halved": size // 2, "last byte lost": max(size - 1, 0)}[how]
             os.truncate(target, left)
-        check_never_wrong(copy, one, f"{target} {how}")
+        check_never_wrong(copy, one, f"{target} {how}", is_saved=file.suffix != ".bin")
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "a bit changed"])
+def test_whatever_file_is_damaged_the_run_can_be_saved(one, folder, tmp_path, how):
+    """Of every checkpoint that is kept, arrays aside: those are not read to save."""
+    shutil.copytree(one[1][1] / "1", folder / "1")
+    files = [file for file in all_files(folder) if file.suffix != ".bin"]
+    assert {file.relative_to(folder).parts[0] for file in files} == {"1", "2", "3"}
+    for number, file in enumerate(files):
+        copy = Path(shutil.copytree(folder, tmp_path / str(number)))
+        target = copy / file.relative_to(folder)
+        content = bytearray(file.read_bytes())
+        if how == "deleted":
+            target.unlink()
+        elif how == "emptied":
+            target.write_bytes(b"")
+        elif content:
+            content[3] ^= 8
+            target.write_bytes(content)
+        trainer = used(copy)[0]
+        trainer.run()
+        check_saves(copy, trainer, one, f"{target} {how}")
+
+
+FOREIGN = {
+    "a file named trash": lambda folder: (folder / "trash").write_text("x"),
+    "a link named trash": lambda folder: (folder / "trash").symlink_to(folder.parent),
+    "twenty digits": lambda folder: (folder / ("1" * 20)).mkdir(),
+    "a file of twenty digits": lambda folder: (folder / ("1" * 20)).write_text("x"),
+    "leading zeros": lambda folder: (folder / "007").mkdir(),
+    "other digits": lambda folder: (folder / "\N{ARABIC-INDIC DIGIT NINE}").mkdir(),
+    "a line break": lambda folder: (folder / "9\n").mkdir(),
+    "an older folder": lambda folder: (folder / "0").mkdir(),
+    "an older file": lambda folder: (folder / "0").write_text("x"),
+    "metrics that orbax would read": lambda folder: (
+        (folder / "2" / "metrics").mkdir(exist_ok=True),
+        (folder / "2" / "metrics" / "metrics").write_text("{"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_whatever_else_is_in_the_folder_the_run_can_be_saved(one, folder, what):
+    FOREIGN[what](folder)
+    mine = {path.name for path in folder.parent.iterdir()}
+    trainer, epoch, words = used(folder)
+    assert (epoch, words) == (3, [])
+    trainer.run()
+    check_saves(folder, trainer, one, what)
+    assert {path.name for path in folder.parent.iterdir()} == mine
+    if "digits" in what or "zeros" in what:
+        assert len(list((folder / "rejected").iterdir())) == 1
 
 
 @pytest.mark.parametrize("part", ["manifest", "state", "."])
