@@ -27,6 +27,7 @@ from jaxrl_cb.envs import functional, make
 from jaxrl_cb.errors import (
     CallbackTypeError,
     CheckpointCorruptError,
+    CheckpointError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
     CheckpointVersionError,
@@ -603,6 +604,68 @@ def test_auto_starts_anew_and_must_refuses_where_no_good_one_is(folder, tmp_path
         Checkpointer(folder, made()).restore("must")
     with pytest.warns(CheckpointWarning):
         assert Checkpointer(again, made()).restore("auto") is False
+
+
+@pytest.mark.parametrize(
+    ("refusal", "fix"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied.*let this user"),
+        (MemoryError("no 3 GiB"), "no 3 GiB.*free memory"),
+        (MemoryError(), "MemoryError.*free memory"),
+    ],
+    ids=["permission", "memory", "wordless"],
+)
+@pytest.mark.parametrize("resume", ["auto", "must"])
+@pytest.mark.parametrize(
+    "where",
+    ["pathlib.Path.iterdir", "pathlib.Path.open", "orbax.checkpoint.JsonCheckpointHandler.restore"],
+)
+def test_trouble_that_passes_is_told_and_nothing_is_moved(
+    folder, monkeypatch, refusal, fix, resume, where
+):
+    def refuses(*args):
+        raise refusal
+
+    trainer = made()
+    with monkeypatch.context() as patch:
+        patch.setattr(where, refuses)
+        with pytest.raises(CheckpointError, match=rf"{fix}.* and resume again$") as caught:
+            Checkpointer(folder, trainer).restore(resume)
+    assert type(caught.value) is CheckpointError
+    assert "iterdir" in where or f"checkpoint 3 in {str(folder)!r}: its " in str(caught.value)
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
+    assert used(folder)[1:] == (3, [])
+
+
+def test_must_moves_nothing_if_it_finds_no_good_one(folder):
+    for step in (2, 3):
+        os.truncate(folder / str(step) / "state" / "0.bin", 1)
+    with (
+        pytest.warns(CheckpointWarning, match="is not used") as told,
+        pytest.raises(CheckpointCorruptError, match="none of"),
+    ):
+        Checkpointer(folder, made()).restore("must")
+    words = [str(warning.message) for warning in told]
+    assert [word.split(" is")[0] for word in words] == ["checkpoint 3", "checkpoint 2"]
+    assert not any("it is now" in word for word in words)
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
+    with pytest.warns(CheckpointWarning, match="it is now"):
+        assert Checkpointer(folder, made()).restore("auto") is False
+    assert sorted(path.name for path in folder.iterdir()) == ["rejected"]
+
+
+def test_nothing_is_moved_before_an_older_one_is_used(folder):
+    os.truncate(folder / "3" / "manifest" / "metadata", 1)
+    with pytest.raises(CheckpointMismatchError, match="checkpoint 2"):
+        Checkpointer(folder, made(hidden=(32,))).restore("auto")
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
+
+
+def test_a_bad_one_that_cannot_be_moved_is_told(folder):
+    os.truncate(folder / "3" / "state" / "0.bin", 1)
+    (folder / "rejected").write_text("x")
+    with pytest.raises(CheckpointError, match=r"checkpoint 3 in .* cannot be moved to 'rejected'"):
+        Checkpointer(folder, made()).restore("auto")
 
 
 def test_a_manifest_that_is_sealed_but_of_no_run_is_not_used(one, folder):

@@ -40,10 +40,13 @@ class CheckpointStore:
         self._scores: dict[int, float] = {}  # of the checkpoints written or looked at
 
     def steps(self) -> list[int]:
-        """Numbers of what looks like a checkpoint, newest first."""
-        if not self.path.is_dir():
-            return []
-        names = [entry.name for entry in self.path.iterdir()]
+        """Numbers of what looks like a checkpoint, newest first.
+
+        Raises:
+            CheckpointError: the folder may not be read.
+        """
+        with _reading(f"{str(self.path)!r} cannot be read"):
+            names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
         return sorted((int(name) for name in names if STEP.fullmatch(name)), reverse=True)
 
     def read_manifest(self, step: int) -> dict[str, Any]:
@@ -52,15 +55,17 @@ class CheckpointStore:
         Raises:
             CheckpointCorruptError: something is missing, too large, a link, or not as written.
             CheckpointVersionError: it was written by a later version.
+            CheckpointError: it may not be read, or memory does not suffice.
         """
         import orbax.checkpoint as ocp
         from etils import epath
 
         folder = self.path / str(step)
-        _check_files(folder)
-        if sum(file.stat().st_size for file in (folder / "manifest").glob("*")) > MAX_JSON_BYTES:
-            raise CheckpointCorruptError("its manifest is larger than any that was written")
-        with _corrupt("its manifest cannot be read"):
+        with _reading("its manifest cannot be read"):
+            _check_files(folder)
+            size = sum(file.stat().st_size for file in (folder / "manifest").glob("*"))
+            if size > MAX_JSON_BYTES:
+                raise CheckpointCorruptError("its manifest is larger than any that was written")
             data = ocp.JsonCheckpointHandler().restore(epath.Path(folder / "manifest"))
         return opened(data)
 
@@ -73,12 +78,13 @@ class CheckpointStore:
 
         Raises:
             CheckpointCorruptError: they are not.
+            CheckpointError: they may not be read, or memory does not suffice.
         """
         from jaxrl_cb.trainer.array_files import read
 
-        with _corrupt("its arrays cannot be read"):
+        with _reading("its arrays cannot be read"):
             arrays = read(self.path / str(step) / "state", table)
-        check_arrays(table, arrays)
+            check_arrays(table, arrays)
         return arrays
 
     def write(
@@ -183,7 +189,20 @@ class CheckpointStore:
                 self.reject(entry.name)
 
     def reject(self, step: int | str) -> Path:
-        """Moves a checkpoint that is not to be used out of the way, and says where."""
+        """Moves a checkpoint that is not to be used out of the way, and says where.
+
+        Raises:
+            CheckpointError: it cannot be moved.
+        """
+        try:
+            return self._reject(step)
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoint {step} in {str(self.path)!r} is not used, and cannot be moved to "
+                f"{REJECTED!r}: {_first_line(error)}; make that a writable folder and resume again"
+            ) from error
+
+    def _reject(self, step: int | str) -> Path:
         (self.path / REJECTED).mkdir(exist_ok=True)
         target = self.path / REJECTED / str(step)
         number = 0
@@ -225,12 +244,20 @@ def _check_files(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _corrupt(what: str) -> Any:
-    """Makes one short error of the many that a reader may raise."""
+def _reading(what: str) -> Any:
+    """Makes one short error of the many that a reader may raise.
+
+    What may be read another time, when the user has seen to it, is not corrupt.
+    """
     try:
         yield
     except CheckpointError:
         raise
+    except (PermissionError, MemoryError) as error:
+        fix = "free memory" if isinstance(error, MemoryError) else "let this user read it"
+        raise CheckpointError(
+            f"{what}: {_first_line(error)}; nothing was changed: {fix} and resume again"
+        ) from error
     except Exception as error:
         raise CheckpointCorruptError(f"{what}: {_first_line(error)}") from error
 
