@@ -1134,3 +1134,31 @@ def test_a_digest_is_that_of_the_bytes():
         "shape": [2],
         "dtype": "int16",
     }
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ([2**40], "int16", "has 4 bytes, not 2199023255552, in 0.bin"),
+        ([2**62, 2**62], "int16", "in 0.bin"),
+        ([-1, -2], "int16", r"cannot have the shape \[-1, -2\] and the dtype 'int16'"),
+        ([2.0], "int16", "cannot have the shape"),
+        ([True, 2], "int16", "cannot have the shape"),
+        ("2", "int16", "cannot have the shape"),
+        (None, "int16", "cannot have the shape"),
+        ([0, 2**70], "int16", "has 4 bytes, not 0, in 0.bin"),
+        ([1], "object", "cannot have the shape"),
+        ([2], "i2", "cannot have the shape"),
+        ([2], "int15", "cannot be read"),
+        ([2], ["int16"], "cannot"),
+    ],
+)
+def test_no_more_is_allocated_than_a_file_has(tmp_path, monkeypatch, shape, dtype, words):
+    store = CheckpointStore(tmp_path / "c")
+    store.write(1, {"a": np.array([1, 2], np.int16)}, {}, 0.0)
+    store.close()
+    table = store.read_manifest(1)["arrays"]
+    table["a"] |= {"shape": shape, "dtype": dtype}
+    monkeypatch.setattr(np, "empty", lambda *args: pytest.fail(f"allocates {args}"))
+    with pytest.raises(CheckpointCorruptError, match=words):
+        store.read_arrays(1, table)

@@ -5,6 +5,7 @@ the arrays while it wrote them, and took longer. A replay is too large for that.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,23 +46,36 @@ class ArraySave(ocp.args.CheckpointArgs):
 
 
 def read(directory: Path, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Reads the arrays of a manifest's table; no more is read, or allocated, than it says.
+    """Reads the arrays of a manifest's table; no more is read, or allocated, than the files have.
 
     Raises:
-        CheckpointCorruptError: a file is missing or of another length.
+        CheckpointCorruptError: a file is missing or of another length, or no array is such.
     """
     arrays = {}
     for file, (name, entry) in zip(_files(directory, table), sorted(table.items()), strict=True):
-        array = np.empty(entry["shape"], jnp.dtype(entry["dtype"]))  # bfloat16 is JAX's
+        shape, dtype = _kind(name, entry)
+        needed = math.prod(shape) * dtype.itemsize
         size = file.stat().st_size if file.is_file() else -1
-        if size != array.nbytes:
+        if size != needed:
             raise CheckpointCorruptError(
-                f"its array {name} has {max(size, 0)} bytes, not {array.nbytes}, in {file.name}"
+                f"its array {name} has {max(size, 0)} bytes, not {needed}, in {file.name}"
             )
+        array = np.empty(shape, dtype)
         with file.open("rb") as source:
             source.readinto(bytes_of(array).data)
         arrays[name] = array
     return arrays
+
+
+def _kind(name: str, entry: Mapping[str, Any]) -> tuple[list[int], np.dtype[Any]]:
+    """The shape and dtype of a table's entry; a shape may be anything there."""
+    shape, dtype = entry["shape"], jnp.dtype(entry["dtype"])  # NumPy alone knows no bfloat16
+    is_shape = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+    if not is_shape or dtype.name != entry["dtype"] or dtype.hasobject:
+        raise CheckpointCorruptError(
+            f"its array {name} cannot have the shape {shape} and the dtype {entry['dtype']!r}"
+        )
+    return shape, dtype
 
 
 def _sorted(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -3,6 +3,9 @@
 The bytes of an array file can change without any reader noticing, and a reader casts what is of
 another dtype. So every checkpoint has a manifest: SHA-256, shape and dtype of each array, and all
 that is not an array, under a digest of its own.
+
+How this digest is made, of "format" and "body", is the same for every format: so the manifest of a
+later version is told as later, and not as damaged.
 """
 
 import hashlib
