@@ -424,8 +424,8 @@ MUTANTS = [
     ),
     Mutant(
         "checkpoints: digests not compared",
-        "trainer/manifest.py",
-        'if _digest(array) != entry["sha256"]:',
+        "trainer/array_files.py",
+        'if digest(array) != entry["sha256"]:',
         "if False:",
         "test_checkpoints.py bit_flips",
     ),

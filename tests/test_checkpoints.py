@@ -417,6 +417,17 @@ def test_every_file_truncated_or_deleted(one, folder, tmp_path, how):
         check_never_wrong(copy, one, f"{target} {how}", is_saved=file.suffix != ".bin")
 
 
+def test_a_changed_array_is_told_with_its_file(folder):
+    name = sorted(CheckpointStore(folder).read_manifest(3)["arrays"])[7]
+    file = folder / "3" / "state" / "7.bin"
+    content = bytearray(file.read_bytes())
+    file.write_bytes(bytes([content[0] ^ 1, *content[1:]]))
+    assert f"its array {name} is not as it was written (SHA-256 of 7.bin" in used(folder)[2][0]
+    shutil.move(folder / "rejected" / "3", folder / "3")
+    file.unlink()
+    assert f"its array {name} has no file 7.bin" in used(folder)[2][0]
+
+
 @pytest.mark.parametrize("how", ["deleted", "emptied", "a bit changed"])
 def test_whatever_file_is_damaged_the_run_can_be_saved(one, folder, tmp_path, how):
     """Of every checkpoint that is kept, arrays aside: those are not read to save."""

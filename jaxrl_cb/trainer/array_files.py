@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxrl_cb.errors import CheckpointCorruptError
-from jaxrl_cb.trainer.manifest import bytes_of
+from jaxrl_cb.trainer.manifest import bytes_of, digest
 
 
 class ArrayFiles(ocp.AsyncCheckpointHandler):
@@ -46,10 +46,12 @@ class ArraySave(ocp.args.CheckpointArgs):
 
 
 def read(directory: Path, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Reads the arrays of a manifest's table; no more is read, or allocated, than the files have.
+    """Reads the arrays of a manifest's table, which are bit for bit those it was made of.
+
+    No more is read, or allocated, than the files have.
 
     Raises:
-        CheckpointCorruptError: a file is missing or of another length, or no array is such.
+        CheckpointCorruptError: naming the first array that is not, and its file.
     """
     arrays = {}
     for file, (name, entry) in zip(_files(directory, table), sorted(table.items()), strict=True):
@@ -57,12 +59,15 @@ def read(directory: Path, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
         needed = math.prod(shape) * dtype.itemsize
         size = file.stat().st_size if file.is_file() else -1
         if size != needed:
-            raise CheckpointCorruptError(
-                f"its array {name} has {max(size, 0)} bytes, not {needed}, in {file.name}"
-            )
+            has = f"{size} bytes, not {needed}, in" if size >= 0 else "no file"
+            raise CheckpointCorruptError(f"its array {name} has {has} {file.name}")
         array = np.empty(shape, dtype)
         with file.open("rb") as source:
             source.readinto(bytes_of(array).data)
+        if digest(array) != entry["sha256"]:
+            raise CheckpointCorruptError(
+                f"its array {name} is not as it was written (SHA-256 of {file.name} differs)"
+            )
         arrays[name] = array
     return arrays
 
