@@ -446,9 +446,16 @@ MUTANTS = [
     Mutant(
         "checkpoints: links followed",
         "trainer/checkpoint_store.py",
-        "if links or count > MAX_FILES:",
-        "if count > MAX_FILES:",
+        "if not stat.S_ISDIR((folder / part).lstat().st_mode):",
+        "if not stat.S_ISDIR((folder / part).stat().st_mode):",
         "test_checkpoints.py link_out",
+    ),
+    Mutant(
+        "checkpoints: a link to an array followed",
+        "trainer/array_files.py",
+        "status = file.lstat()",
+        "status = file.stat()",
+        "test_checkpoints.py place_of_a_file_is_not_followed",
     ),
     Mutant(
         "checkpoints: a bad one left where its number is needed",

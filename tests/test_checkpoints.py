@@ -513,6 +513,35 @@ def test_a_link_out_of_the_folder_is_not_followed(one, folder, tmp_path):
     assert check_never_wrong(folder, one, "link") == 2
 
 
+@pytest.mark.parametrize("name", ["manifest", "manifest/metadata", "state/0.bin"])
+def test_a_link_in_place_of_a_file_is_not_followed(one, folder, tmp_path, name):
+    shutil.move(folder / "3" / name, tmp_path / "outside")
+    (folder / "3" / name).symlink_to(tmp_path / "outside")
+    assert check_never_wrong(folder, one, name) == 2
+
+
+@pytest.mark.parametrize("name", ["manifest/metadata", "state/0.bin"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(one, folder, name):
+    (folder / "3" / name).unlink()
+    os.mkfifo(folder / "3" / name)
+    assert check_never_wrong(folder, one, name) == 2
+
+
+def test_files_that_are_not_opened_are_not_looked_at(folder, monkeypatch):
+    for number in range(300):
+        (folder / "3" / str(number)).write_bytes(b"")
+    looked, stat = [], os.stat
+
+    def noted(path, **kwargs):
+        looked.append(str(path))
+        return stat(path, **kwargs)
+
+    monkeypatch.setattr(os, "stat", noted)
+    monkeypatch.setattr(os, "lstat", lambda path: noted(path, follow_symlinks=False))
+    CheckpointStore(folder).read_manifest(3)
+    assert 3 < len([path for path in looked if path.startswith(str(folder))]) < 30
+
+
 def test_a_link_in_place_of_a_checkpoint_is_not_followed(one, folder, tmp_path):
     shutil.move(folder / "3", tmp_path / "3")
     (folder / "3").symlink_to(tmp_path / "3")

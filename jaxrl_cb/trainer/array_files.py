@@ -6,6 +6,7 @@ the arrays while it wrote them, and took longer. A replay is too large for that.
 
 import dataclasses
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def read(directory: Path, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for file, (name, entry) in zip(_files(directory, table), sorted(table.items()), strict=True):
         shape, dtype = _kind(name, entry)
         needed = math.prod(shape) * dtype.itemsize
-        size = file.stat().st_size if file.is_file() else -1
+        size = _size(file)
         if size != needed:
             has = f"{size} bytes, not {needed}, in" if size >= 0 else "no file"
             raise CheckpointCorruptError(f"its array {name} has {has} {file.name}")
@@ -81,6 +82,15 @@ def _kind(name: str, entry: Mapping[str, Any]) -> tuple[list[int], np.dtype[Any]
             f"its array {name} cannot have the shape {shape} and the dtype {entry['dtype']!r}"
         )
     return shape, dtype
+
+
+def _size(file: Path) -> int:
+    """In bytes; -1 where there is no file, or a link, which might lead out of the folder."""
+    try:
+        status = file.lstat()
+    except FileNotFoundError:
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def _sorted(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
