@@ -424,8 +424,8 @@ MUTANTS = [
     ),
     Mutant(
         "checkpoints: digests not compared",
-        "trainer/manifest.py",
-        'if _digest(array) != entry["sha256"]:',
+        "trainer/array_files.py",
+        'if digest(array) != entry["sha256"]:',
         "if False:",
         "test_checkpoints.py bit_flips",
     ),
@@ -446,9 +446,16 @@ MUTANTS = [
     Mutant(
         "checkpoints: links followed",
         "trainer/checkpoint_store.py",
-        "if links or count > MAX_FILES:",
-        "if count > MAX_FILES:",
+        "if not stat.S_ISDIR((folder / part).lstat().st_mode):",
+        "if not stat.S_ISDIR((folder / part).stat().st_mode):",
         "test_checkpoints.py link_out",
+    ),
+    Mutant(
+        "checkpoints: a link to an array followed",
+        "trainer/array_files.py",
+        "status = file.lstat()",
+        "status = file.stat()",
+        "test_checkpoints.py place_of_a_file_is_not_followed",
     ),
     Mutant(
         "checkpoints: a bad one left where its number is needed",
@@ -460,8 +467,8 @@ MUTANTS = [
     Mutant(
         "checkpoints: the best not kept",
         "trainer/checkpoint_store.py",
-        "kept = [policies.LatestN(2), policies.BestN(n=1, get_metric_fn=score)]",
-        "kept = [policies.LatestN(2)]",
+        "kept = {*sorted(steps)[-2:], max(known)[1]}",
+        "kept = {*sorted(steps)[-2:]}",
         "test_checkpoints.py newest_two",
     ),
     Mutant(

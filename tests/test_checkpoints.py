@@ -13,7 +13,9 @@ from collections import deque
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from hypothesis import given, settings
@@ -21,10 +23,11 @@ from hypothesis import strategies as st
 
 import jaxrl_cb
 from jaxrl_cb.algorithms import DQN
-from jaxrl_cb.envs import make
+from jaxrl_cb.envs import functional, make
 from jaxrl_cb.errors import (
     CallbackTypeError,
     CheckpointCorruptError,
+    CheckpointError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
     CheckpointVersionError,
@@ -318,6 +321,76 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
         store.write(step, arrays, {}, score)
     assert store.steps() == [9, 8, 5]
     assert not (tmp_path / "c" / "trash").exists()
+    store = CheckpointStore(tmp_path / "below")
+    for step, score in enumerate([-2.0, 0.0, -1.0, -3.0]):
+        store.write(step, arrays, {}, score)
+    assert store.steps() == [3, 2, 1]
+
+
+def test_the_best_is_known_to_a_store_that_did_not_write_it(tmp_path):
+    arrays, scores = {"a": np.arange(3)}, [1.0, 7.0, 2.0, float("-inf"), float("nan"), 7.0, 1.0]
+    for step, score in enumerate(scores):
+        store = CheckpointStore(tmp_path / "c")
+        store.write(step, arrays, {}, score)
+        store.close()
+    assert store.steps() == [6, 5]
+    assert store.read_manifest(5)["score"] == 7.0
+    store.write(7, arrays, {}, float("inf"))
+    assert store.steps() == [7, 6, 5]
+    assert store.read_manifest(7)["score"] is None  # JSON has no infinity
+
+
+def test_what_cannot_be_read_is_not_the_best_and_is_left_where_it_is(tmp_path):
+    arrays = {"a": np.arange(3)}
+    for step, score in enumerate([9.0, 1.0, 0.0]):
+        store = CheckpointStore(tmp_path / "c")
+        store.write(step, arrays, {}, score)
+        store.close()
+    (tmp_path / "c" / "0" / "manifest" / "metadata").write_text("{")
+    store = CheckpointStore(tmp_path / "c")
+    for step in (3, 4, 5):
+        store.write(step, arrays, {}, 0.0)
+    assert store.steps() == [5, 4, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "uint32", "float16", "complex64", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"],
+)
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0,), (3, 0, 2)])
+def test_arrays_of_any_dtype_and_shape_come_back_bit_for_bit(tmp_path, dtype, shape):
+    array = np.asarray(jnp.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape).astype(dtype))
+    store = CheckpointStore(tmp_path / "c")
+    store.write(1, {"a": array}, {}, 0.0)
+    back = store.read_arrays(1, store.read_manifest(1)["arrays"])["a"]
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, shape, array.tobytes())
+    store.close()
+
+
+def test_a_state_with_bfloat16_and_with_nothing_in_an_array_is_resumed(tmp_path):
+    def reset(key):
+        return {"n": jnp.int32(0), "none": jnp.zeros((0,))}, jnp.zeros(2)
+
+    def step(key, state, action):
+        n = state["n"] + 1
+        return {**state, "n": n}, jnp.full(2, n, jnp.float32), 1.0, False, n >= 3
+
+    learner = ReplayLearner(
+        functional(reset, step, num_actions=2, time_limit=3),
+        DQN(MLP(2, (4,))),
+        ReplayConfig(num_envs=4, buffer_size=400, batch_size=16, start_timesteps=40),
+        transformation=optax.scale_by_adam(mu_dtype=jnp.bfloat16),
+    )
+    params = TrainerParams(max_epochs=2, epoch_num_steps=80, num_test_episodes=2)
+    straight, trainer = Trainer(learner, params), Trainer(learner, params)
+    straight.run()
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    run_epochs(trainer, saver, 1)
+    resumed = Trainer(learner, params)
+    Checkpointer(tmp_path / "checkpoints", resumed).restore()
+    resumed.run()
+    assert any(kind == "bfloat16" for kind, *_ in contents(resumed).values())
+    assert differing(contents(resumed), contents(straight)) == []
 
 
 # --- nothing that was changed is used ---
@@ -343,8 +416,11 @@ def folder(one, tmp_path):
     return Path(shutil.copytree(one[1][3], tmp_path / "checkpoints"))
 
 
-def check_never_wrong(folder, one, what):
-    """A damaged newest checkpoint is unharmed where it counts, or said to be bad and not used."""
+def check_never_wrong(folder, one, what, is_saved=True):
+    """A damaged newest checkpoint is unharmed where it counts, or said to be bad and not used.
+
+    Where `is_saved`, the run can then also be saved in that folder.
+    """
     trainer, epoch, words = used(folder)
     assert epoch in (2, 3), what
     if epoch == 2:
@@ -354,7 +430,17 @@ def check_never_wrong(folder, one, what):
         assert "\n" not in words[0]
     trainer.run()
     assert differing(contents(trainer), one[2]) == [], what
+    if is_saved:
+        check_saves(folder, trainer, one, what)
     return epoch
+
+
+def check_saves(folder, trainer, one, what):
+    """A run that has come to its end can be saved, and is then what the folder gives back."""
+    Checkpointer(folder, trainer).finish()
+    again, epoch, words = used(folder)
+    assert (epoch, words) == (LAST, []), what
+    assert differing(contents(again), one[2]) == [], what
 
 
 def test_bit_flips_are_all_found(one, folder, tmp_path):
@@ -383,7 +469,70 @@ def test_every_file_truncated_or_deleted(one, folder, tmp_path, how):
         else:
             left = {"emptied": 0, "halved": size // 2, "last byte lost": max(size - 1, 0)}[how]
             os.truncate(target, left)
-        check_never_wrong(copy, one, f"{target} {how}")
+        check_never_wrong(copy, one, f"{target} {how}", is_saved=file.suffix != ".bin")
+
+
+def test_a_changed_array_is_told_with_its_file(folder):
+    name = sorted(CheckpointStore(folder).read_manifest(3)["arrays"])[7]
+    file = folder / "3" / "state" / "7.bin"
+    content = bytearray(file.read_bytes())
+    file.write_bytes(bytes([content[0] ^ 1, *content[1:]]))
+    assert f"its array {name} is not as it was written (SHA-256 of 7.bin" in used(folder)[2][0]
+    shutil.move(folder / "rejected" / "3", folder / "3")
+    file.unlink()
+    assert f"its array {name} has no file 7.bin" in used(folder)[2][0]
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "a bit changed"])
+def test_whatever_file_is_damaged_the_run_can_be_saved(one, folder, tmp_path, how):
+    """Of every checkpoint that is kept, arrays aside: those are not read to save."""
+    shutil.copytree(one[1][1] / "1", folder / "1")
+    files = [file for file in all_files(folder) if file.suffix != ".bin"]
+    assert {file.relative_to(folder).parts[0] for file in files} == {"1", "2", "3"}
+    for number, file in enumerate(files):
+        copy = Path(shutil.copytree(folder, tmp_path / str(number)))
+        target = copy / file.relative_to(folder)
+        content = bytearray(file.read_bytes())
+        if how == "deleted":
+            target.unlink()
+        elif how == "emptied":
+            target.write_bytes(b"")
+        elif content:
+            content[3] ^= 8
+            target.write_bytes(content)
+        trainer = used(copy)[0]
+        trainer.run()
+        check_saves(copy, trainer, one, f"{target} {how}")
+
+
+FOREIGN = {
+    "a file named trash": lambda folder: (folder / "trash").write_text("x"),
+    "a link named trash": lambda folder: (folder / "trash").symlink_to(folder.parent),
+    "twenty digits": lambda folder: (folder / ("1" * 20)).mkdir(),
+    "a file of twenty digits": lambda folder: (folder / ("1" * 20)).write_text("x"),
+    "leading zeros": lambda folder: (folder / "007").mkdir(),
+    "other digits": lambda folder: (folder / "\N{ARABIC-INDIC DIGIT NINE}").mkdir(),
+    "a line break": lambda folder: (folder / "9\n").mkdir(),
+    "an older folder": lambda folder: (folder / "0").mkdir(),
+    "an older file": lambda folder: (folder / "0").write_text("x"),
+    "metrics that orbax would read": lambda folder: (
+        (folder / "2" / "metrics").mkdir(exist_ok=True),
+        (folder / "2" / "metrics" / "metrics").write_text("{"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_whatever_else_is_in_the_folder_the_run_can_be_saved(one, folder, what):
+    FOREIGN[what](folder)
+    mine = {path.name for path in folder.parent.iterdir()}
+    trainer, epoch, words = used(folder)
+    assert (epoch, words) == (3, [])
+    trainer.run()
+    check_saves(folder, trainer, one, what)
+    assert {path.name for path in folder.parent.iterdir()} == mine
+    if "digits" in what or "zeros" in what:
+        assert len(list((folder / "rejected").iterdir())) == 1
 
 
 @pytest.mark.parametrize("part", ["manifest", "state", "."])
@@ -417,6 +566,35 @@ def test_a_link_out_of_the_folder_is_not_followed(one, folder, tmp_path):
     shutil.move(folder / "3" / "state", outside)
     (folder / "3" / "state").symlink_to(outside)
     assert check_never_wrong(folder, one, "link") == 2
+
+
+@pytest.mark.parametrize("name", ["manifest", "manifest/metadata", "state/0.bin"])
+def test_a_link_in_place_of_a_file_is_not_followed(one, folder, tmp_path, name):
+    shutil.move(folder / "3" / name, tmp_path / "outside")
+    (folder / "3" / name).symlink_to(tmp_path / "outside")
+    assert check_never_wrong(folder, one, name) == 2
+
+
+@pytest.mark.parametrize("name", ["manifest/metadata", "state/0.bin"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(one, folder, name):
+    (folder / "3" / name).unlink()
+    os.mkfifo(folder / "3" / name)
+    assert check_never_wrong(folder, one, name) == 2
+
+
+def test_files_that_are_not_opened_are_not_looked_at(folder, monkeypatch):
+    for number in range(300):
+        (folder / "3" / str(number)).write_bytes(b"")
+    looked, stat = [], os.stat
+
+    def noted(path, **kwargs):
+        looked.append(str(path))
+        return stat(path, **kwargs)
+
+    monkeypatch.setattr(os, "stat", noted)
+    monkeypatch.setattr(os, "lstat", lambda path: noted(path, follow_symlinks=False))
+    CheckpointStore(folder).read_manifest(3)
+    assert 3 < len([path for path in looked if path.startswith(str(folder))]) < 30
 
 
 def test_a_link_in_place_of_a_checkpoint_is_not_followed(one, folder, tmp_path):
@@ -521,6 +699,68 @@ def test_auto_starts_anew_and_must_refuses_where_no_good_one_is(folder, tmp_path
         Checkpointer(folder, made()).restore("must")
     with pytest.warns(CheckpointWarning):
         assert Checkpointer(again, made()).restore("auto") is False
+
+
+@pytest.mark.parametrize(
+    ("refusal", "fix"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied.*let this user"),
+        (MemoryError("no 3 GiB"), "no 3 GiB.*free memory"),
+        (MemoryError(), "MemoryError.*free memory"),
+    ],
+    ids=["permission", "memory", "wordless"],
+)
+@pytest.mark.parametrize("resume", ["auto", "must"])
+@pytest.mark.parametrize(
+    "where",
+    ["pathlib.Path.iterdir", "pathlib.Path.open", "orbax.checkpoint.JsonCheckpointHandler.restore"],
+)
+def test_trouble_that_passes_is_told_and_nothing_is_moved(
+    folder, monkeypatch, refusal, fix, resume, where
+):
+    def refuses(*args):
+        raise refusal
+
+    trainer = made()
+    with monkeypatch.context() as patch:
+        patch.setattr(where, refuses)
+        with pytest.raises(CheckpointError, match=rf"{fix}.* and resume again$") as caught:
+            Checkpointer(folder, trainer).restore(resume)
+    assert type(caught.value) is CheckpointError
+    assert "iterdir" in where or f"checkpoint 3 in {str(folder)!r}: its " in str(caught.value)
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
+    assert used(folder)[1:] == (3, [])
+
+
+def test_must_moves_nothing_if_it_finds_no_good_one(folder):
+    for step in (2, 3):
+        os.truncate(folder / str(step) / "state" / "0.bin", 1)
+    with (
+        pytest.warns(CheckpointWarning, match="is not used") as told,
+        pytest.raises(CheckpointCorruptError, match="none of"),
+    ):
+        Checkpointer(folder, made()).restore("must")
+    words = [str(warning.message) for warning in told]
+    assert [word.split(" is")[0] for word in words] == ["checkpoint 3", "checkpoint 2"]
+    assert not any("it is now" in word for word in words)
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
+    with pytest.warns(CheckpointWarning, match="it is now"):
+        assert Checkpointer(folder, made()).restore("auto") is False
+    assert sorted(path.name for path in folder.iterdir()) == ["rejected"]
+
+
+def test_nothing_is_moved_before_an_older_one_is_used(folder):
+    os.truncate(folder / "3" / "manifest" / "metadata", 1)
+    with pytest.raises(CheckpointMismatchError, match="checkpoint 2"):
+        Checkpointer(folder, made(hidden=(32,))).restore("auto")
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
+
+
+def test_a_bad_one_that_cannot_be_moved_is_told(folder):
+    os.truncate(folder / "3" / "state" / "0.bin", 1)
+    (folder / "rejected").write_text("x")
+    with pytest.raises(CheckpointError, match=r"checkpoint 3 in .* cannot be moved to 'rejected'"):
+        Checkpointer(folder, made()).restore("auto")
 
 
 def test_a_manifest_that_is_sealed_but_of_no_run_is_not_used(one, folder):
@@ -989,3 +1229,31 @@ def test_a_digest_is_that_of_the_bytes():
         "shape": [2],
         "dtype": "int16",
     }
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ([2**40], "int16", "has 4 bytes, not 2199023255552, in 0.bin"),
+        ([2**62, 2**62], "int16", "in 0.bin"),
+        ([-1, -2], "int16", r"cannot have the shape \[-1, -2\] and the dtype 'int16'"),
+        ([2.0], "int16", "cannot have the shape"),
+        ([True, 2], "int16", "cannot have the shape"),
+        ("2", "int16", "cannot have the shape"),
+        (None, "int16", "cannot have the shape"),
+        ([0, 2**70], "int16", "has 4 bytes, not 0, in 0.bin"),
+        ([1], "object", "cannot have the shape"),
+        ([2], "i2", "cannot have the shape"),
+        ([2], "int15", "cannot be read"),
+        ([2], ["int16"], "cannot"),
+    ],
+)
+def test_no_more_is_allocated_than_a_file_has(tmp_path, monkeypatch, shape, dtype, words):
+    store = CheckpointStore(tmp_path / "c")
+    store.write(1, {"a": np.array([1, 2], np.int16)}, {}, 0.0)
+    store.close()
+    table = store.read_manifest(1)["arrays"]
+    table["a"] |= {"shape": shape, "dtype": dtype}
+    monkeypatch.setattr(np, "empty", lambda *args: pytest.fail(f"allocates {args}"))
+    with pytest.raises(CheckpointCorruptError, match=words):
+        store.read_arrays(1, table)

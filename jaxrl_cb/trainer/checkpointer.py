@@ -76,7 +76,8 @@ class Checkpointer:
     ) -> bool:
         """Puts the trainer where the newest good checkpoint left it.
 
-        Checkpoints that are not good are moved to ``rejected``, with a warning that says why.
+        Of those that are not good a warning says why. They are moved to ``rejected``, but only when
+        an older one has been restored, or the run starts anew.
 
         Args:
             resume: "must", or "auto", which leaves the trainer as it is if there is none.
@@ -91,27 +92,31 @@ class Checkpointer:
             CheckpointCorruptError: there is no good one, and there must be.
             CheckpointMismatchError: the newest is of another run.
             CheckpointVersionError: the newest was written by a later version.
+            CheckpointError: the newest may not be read, or memory does not suffice.
         """
         check_choice("resume", resume, RESUME[1:])
-        steps = self.store.steps()
+        steps, bad = self.store.steps(), dict[int, CheckpointCorruptError]()
         for step in steps:
             try:
                 self._restore(step, accept)
             except CheckpointCorruptError as error:
-                moved = self.store.reject(step)
-                warnings.warn(
-                    f"checkpoint {step} is not used: {error}; it is now {str(moved)!r}",
-                    *(CheckpointWarning, 2),
-                )
+                bad[step] = error
             except CheckpointError as error:
                 raise type(error)(
                     f"checkpoint {step} in {str(self.store.path)!r}: {error}"
                 ) from error
             else:
-                return True
-        if resume == "must":
+                break
+        is_restored = len(bad) < len(steps)
+        for step, error in bad.items():
+            words = f"checkpoint {step} is not used: {error}"
+            if is_restored or resume == "auto":
+                moved = self.store.reject(step)
+                words = f"{words}; it is now {str(moved)!r}"
+            warnings.warn(words, CheckpointWarning, stacklevel=2)
+        if resume == "must" and not is_restored:
             raise _none_good(steps, self.store)
-        return False
+        return is_restored
 
     def _restore(self, step: int, accept: Callable[[dict[str, Any]], None] | None) -> None:
         self._trainer.restore(self._read(step, accept))
