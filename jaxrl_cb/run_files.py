@@ -44,7 +44,7 @@ class Rows:
         if not keep:
             self._size, self._hash = 0, hashlib.sha256()
         with self._path.open("ab") as file:
-            file.truncate(self._size)
+            os.ftruncate(file.fileno(), self._size)
 
     def append(self, row: str) -> None:
         data = row.encode()

@@ -34,6 +34,12 @@ from jaxrl_cb.trainer.warm_start import abstract_params, check_shapes
 from jaxrl_cb.versions import changes, versions
 
 LOCK = ".lock"
+STARTED = {
+    *(LOCK, "checkpoints", "metrics.jsonl"),
+    *("config.json", "versions.json", "command.json"),
+    *(".config.json.tmp", ".versions.json.tmp", ".command.json.tmp"),
+}
+"""All that a run may leave which is killed while it starts; the folder and the rows are empty."""
 
 
 class RunFolder:
@@ -66,10 +72,10 @@ class RunFolder:
         name = shown(str(self.path))
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"run_dir={name} is not a folder; choose another name")
-        entries = {entry.name for entry in self.path.glob("*")} - {LOCK}
+        entries = {entry.name for entry in self.path.glob("*")}
         if self._resume == "must" and "config.json" not in entries:
             raise CheckpointNotFoundError(f"run_dir={name} has no run to resume (no config.json)")
-        if not entries:
+        if not entries or (LOCK in entries and self._has_only_started(entries)):
             return
         if self._resume == "never":
             raise RunFolderError(
@@ -82,6 +88,13 @@ class RunFolder:
             raise RunFolderError(
                 f"run_dir={name} has policies but no checkpoints to resume from; choose another one"
             )
+
+    def _has_only_started(self, entries: set[str]) -> bool:
+        rows = self.path / "metrics.jsonl"
+        is_empty = not any(self.checkpoints.glob("*")) and not (
+            rows.exists() and rows.stat().st_size
+        )
+        return entries <= STARTED and is_empty
 
     def open(self, env: str | None, algorithm: str, config: Config, callbacks: str) -> None:
         """Makes the folder and takes it for this process, until `close`.
@@ -122,9 +135,9 @@ class RunFolder:
     def start(self, *, is_resumed: bool) -> None:
         """Writes what the run is made of; of a resumed one, cuts the metrics back."""
         with writing("run_dir", self.path):
+            self._write_json("config.json", self._facts["run"])  # first: it says what this is
             self.checkpoints.mkdir(mode=0o700, exist_ok=True)
             self._rows.start(keep=is_resumed)
-            self._write_json("config.json", self._facts["run"])
             self._write_json("versions.json", self._facts["versions"])
 
     def facts(self) -> dict[str, Any]:

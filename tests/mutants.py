@@ -481,7 +481,7 @@ MUTANTS = [
     Mutant(
         "checkpoints: metrics not cut back",
         "run_files.py",
-        "file.truncate(self._size)",
+        "os.ftruncate(file.fileno(), self._size)",
         "pass",
         "test_checkpoints.py does_that_epoch_again",
     ),

@@ -668,6 +668,52 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, capsys):
     assert rows(tmp_path / "run") == rows(tmp_path / "straight")
 
 
+STARTS = (
+    *(".lock", ".config.json.tmp", "config.json", "checkpoints/", "metrics.jsonl"),
+    *(".versions.json.tmp", "versions.json", ".command.json.tmp", "command.json"),
+)
+"""What a start leaves, killed before the next of them."""
+
+
+def killed_start(path, names):
+    path.mkdir()
+    for name in names:
+        (path / name).mkdir() if name.endswith("/") else (path / name).touch()
+    return path
+
+
+@pytest.mark.parametrize("number", range(len(STARTS) + 1))
+def test_a_run_killed_while_it_started_is_begun_anew(tmp_path, number):
+    for resume in ("never", "auto"):
+        path = killed_start(tmp_path / resume, STARTS[:number])
+        train(path, resume=resume, max_epochs=0)
+        assert json.loads((path / "config.json").read_text())["env"] == "CartPole-v1"
+    with pytest.raises(CheckpointNotFoundError):
+        train(killed_start(tmp_path / "must", STARTS[:number]), resume="must")
+
+
+def test_a_start_of_another_order_is_begun_anew(tmp_path):
+    train(killed_start(tmp_path / "a", (".lock", "checkpoints/", "metrics.jsonl")), max_epochs=0)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/1", "thesis.tex"])
+def test_a_folder_with_more_than_a_start_leaves_is_not_begun_anew(tmp_path, name):
+    path = killed_start(tmp_path / "run", STARTS)
+    (path / name).write_text("x")
+    with pytest.raises(RunFolderError, match="is not an empty folder"):
+        train(path)
+    (path / "config.json").unlink()
+    with pytest.raises(RunFolderError, match="not empty and not a run's"):
+        train(path, resume="auto")
+
+
+def test_a_config_that_no_start_left_is_not_written_over(tmp_path):
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(RunFolderError, match="is not an empty folder"):
+        train(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_finished_run_is_resumed_as_finished(tmp_path):
     first = train(tmp_path / "run", Writes())
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
