@@ -172,10 +172,12 @@ def plot(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
             learning_curve.png in its folder, which shows each seed and epsilon.
     """
     from jaxrl_cb.plotting import plot_comparison, plot_run
+    from jaxrl_cb.run_folder import check_links
 
     if not run_dirs:
         raise ConfigError("plot needs a run folder, for example one under runs/")
     if len(run_dirs) == 1 and output is None:
+        check_links(run_dirs[0])
         print(plot_run(run_dirs[0]))
     else:
         print(plot_comparison(run_dirs, output or Path("comparison.png")))
@@ -202,9 +204,12 @@ def render(
         fps: frames per second.
     """
     from jaxrl_cb.rendering import render_gif
+    from jaxrl_cb.run_folder import check_links
 
     _, environment, policy, _ = _load(run_dir, which)
     check_int("index", index, 0, policy.num_seeds - 1)
+    if output is None:
+        check_links(run_dir)
     path = output or run_dir / "policy.gif"
     settings = {"episodes": episodes, "seed": seed, "fps": fps}
     num_frames = render_gif(policy[index], environment, path, **settings)

@@ -72,6 +72,7 @@ class RunFolder:
         name = shown(str(self.path))
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"run_dir={name} is not a folder; choose another name")
+        check_links(self.path)
         entries = {entry.name for entry in self.path.glob("*")}
         if self._resume == "must" and "config.json" not in entries:
             raise CheckpointNotFoundError(f"run_dir={name} has no run to resume (no config.json)")
@@ -185,6 +186,21 @@ class RunFolder:
     def _write_json(self, name: str, data: Any) -> None:
         text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
         replace(self.path / name, lambda path: path.write_text(text))
+
+
+def check_links(run_dir: Path) -> None:
+    """Checks that nothing in a run folder leads out of it, where it would be written over.
+
+    Raises:
+        RunFolderError: there is a symbolic link in it.
+    """
+    path = checked_path("run_dir", run_dir)
+    links = sorted(entry.name for entry in path.glob("*") if entry.is_symlink())
+    if links:
+        raise RunFolderError(
+            f"run_dir={shown(str(path))} holds {shown(links[0])}, a symbolic link; put the file or "
+            "folder itself there, or choose another one"
+        )
 
 
 FREE_SETTINGS = ("max_epochs", "chunk_num_steps", "on_nan", "debug")

@@ -481,7 +481,7 @@ MUTANTS = [
     Mutant(
         "checkpoints: metrics not cut back",
         "run_files.py",
-        "os.ftruncate(file.fileno(), self._size)",
+        "os.ftruncate(descriptor, self._size)",
         "pass",
         "test_checkpoints.py does_that_epoch_again",
     ),
@@ -512,6 +512,13 @@ MUTANTS = [
         "if type(value) in (tuple, set, frozenset):",
         "if type(value) in (set, frozenset):",
         "test_checkpoints.py come_back or resumed_at_any_epoch",
+    ),
+    Mutant(
+        "links in a run folder followed",
+        "run_files.py",
+        'NO_LINK = getattr(os, "O_NOFOLLOW", 0)',
+        "NO_LINK = 0",
+        "test_checkpoints.py no_link_is_written",
     ),
     Mutant(
         "two processes in one folder",

@@ -147,7 +147,11 @@ class World:
             **{"nan": float("nan"), "inf": float("inf"), "np": np, "jnp": jnp, "zeros": jnp.zeros},
             **{"CartPole": CLASSIC, "NoReset": NoReset, "FiveValues": FiveValues},
             **{"SixValues": SixValues, "gymnasium": gymnasium, "Fraction": Fraction},
-            **{"resumed": self.resumed, "resumed_in_use": self.resumed_in_use},
+            **{
+                "with_link": self.with_link,
+                "resumed": self.resumed,
+                "resumed_in_use": self.resumed_in_use,
+            },
             **{"run_with": self.run_with, "settings_of_a_run": self.settings, "new": self.new},
             **{"on_train": lambda x: TrainerCallbacks(epoch_train_callback=x)},
             **{"on_test": lambda x: TrainerCallbacks(epoch_test_callback=x)},
@@ -187,6 +191,7 @@ class World:
         self.places |= {"nul": "a\0b", "long": "x" * 300}
         self.places["odd_command"] = str(self.run_with("command.json", "{}"))
         self.places["bad_command"] = str(self.run_with("command.json", "{"))
+        self.places["linked"] = str(self.with_link())
         self.places["damaged"] = str(self.run_with(BEST, b"x"))
 
     def new(self):
@@ -207,6 +212,13 @@ class World:
         copy = self.new()
         shutil.copytree(self.run, copy)
         self.write(copy / name, content)
+        return copy
+
+    def with_link(self):
+        """A copy of the run with a link that leads out of it."""
+        copy = self.run_with("policy.gif", "")
+        (copy / "policy.gif").unlink()
+        (copy / "policy.gif").symlink_to(self.folder / "file")
         return copy
 
     def resumed(self, name=".lock", content="", env="CartPole-v1", **settings):

@@ -38,6 +38,7 @@ from jaxrl_cb.errors import (
 )
 from jaxrl_cb.learners import OptimizerConfig, ReplayConfig, ReplayLearner
 from jaxrl_cb.networks import MLP
+from jaxrl_cb.run_files import Rows, locked, replace
 from jaxrl_cb.run_folder import RunFolder, read_metrics
 from jaxrl_cb.trainer import (
     EpochStopCallback,
@@ -817,6 +818,47 @@ def test_folders_that_are_not_a_runs(tmp_path, resume):
             assert error(tmp_path / name)[0] is CheckpointNotFoundError
         else:
             train(tmp_path / name, resume=resume)
+
+
+LINKS = ("metrics.jsonl", "config.json", ".policy_best.safetensors.tmp", "checkpoints", "notes")
+
+
+@pytest.mark.parametrize("resume", ["never", "auto", "must"])
+@pytest.mark.parametrize("name", [".lock", *LINKS])
+def test_a_link_in_a_run_folder_is_refused(tmp_path, name, resume):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / name).symlink_to(outside)
+    with pytest.raises(RunFolderError, match=f"holds '{name}', a symbolic link; put the file"):
+        train(path, resume=resume)
+    assert outside.read_text() == "precious"
+    assert list(path.iterdir()) == [path / name]
+
+
+def test_a_run_folder_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    train(tmp_path / "run", max_epochs=0)
+    train(tmp_path / "run", resume="must", max_epochs=1)
+    assert (tmp_path / "disk" / "config.json").is_file()
+
+
+def test_no_link_is_written_through(tmp_path):
+    """Whoever looks for links may be too early to see one."""
+    outside, link = tmp_path / "outside", tmp_path / "metrics.jsonl"
+    outside.write_text("precious")
+    link.symlink_to(outside)
+    rows = Rows(link)
+    for write in (lambda: locked(link), lambda: rows.start(keep=False), lambda: rows.append("x")):
+        with pytest.raises(OSError, match="symbolic links"):
+            write()
+    (tmp_path / ".new.tmp").symlink_to(outside)
+    replace(tmp_path / "new", lambda path: path.write_text("new"))
+    assert (tmp_path / "new").read_text() == "new"
+    assert not (tmp_path / "new").is_symlink()
+    assert outside.read_text() == "precious"
 
 
 def test_resume_needs_a_folder():
