@@ -72,13 +72,13 @@ def resume(
         checkpoint_every: epochs from one checkpoint to the next; by default as before.
     """
     from jaxrl_cb.config import load_config
-    from jaxrl_cb.files import parse_json, reading
+    from jaxrl_cb.files import parse_json, read_text, reading
 
     file = run_dir / "config.json"
     if not file.is_file():
         raise CheckpointNotFoundError(f"{str(run_dir)!r} has no run to resume (no config.json)")
     with reading(file):
-        text = file.read_text()
+        text = read_text(file)
     env, algorithm, named = load_config(text, str(file))
     if env is None or not (run_dir / COMMAND).is_file():
         raise ConfigError(
@@ -86,7 +86,7 @@ def resume(
             "that only that program has; there jaxrl_cb.train(..., resume='must') goes on with it"
         )
     with reading(run_dir / COMMAND):
-        before = parse_json((run_dir / COMMAND).read_text())
+        before = parse_json(read_text(run_dir / COMMAND))
         stop_at, every = str(before["stop_at"]), before["checkpoint_every"]
     named |= {} if max_epochs is None else {"max_epochs": max_epochs}
     every = every if checkpoint_every is None else checkpoint_every

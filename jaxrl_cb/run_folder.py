@@ -26,7 +26,7 @@ from jaxrl_cb.errors import (
     kind,
     shown,
 )
-from jaxrl_cb.files import checked_path, parse_json, reading, writing
+from jaxrl_cb.files import MAX_JSON, checked_path, parse_json, read_text, reading, writing
 from jaxrl_cb.run_files import Rows, locked, replace
 from jaxrl_cb.trainer.policy import Policy
 from jaxrl_cb.trainer.result import TrainResult
@@ -243,7 +243,7 @@ def load_policy(
     config = read_config(path)[2]
     file = _existing(path, "policy.json")
     with reading(file):
-        data = parse_json(file.read_text())
+        data = parse_json(read_text(file))
         spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
         algorithm, epsilon = config.build_algorithm(spec), np.float32(data["epsilon"])
         needed = abstract_params(algorithm, spec)
@@ -263,7 +263,7 @@ def read_settings(file: Path) -> dict[str, Any]:
         ConfigError: it is not such a file, or holds a name that is not a setting.
     """
     with reading(file):
-        text = checked_path("config", file).read_text()
+        text = read_text(checked_path("config", file))
     settings = load_config(text, str(file))[2]
     check_names(settings)
     return settings
@@ -273,7 +273,7 @@ def read_config(path: Path) -> tuple[str | None, str, Config]:
     """The environment's id, the algorithm and the settings of a run."""
     file = _existing(path, "config.json")
     with reading(file):
-        text = file.read_text()
+        text = read_text(file)
     env, algorithm, settings = load_config(text, str(file))
     return env, algorithm, resolve(env, algorithm, settings)
 
@@ -281,10 +281,10 @@ def read_config(path: Path) -> tuple[str | None, str, Config]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``."""
     file = _existing(path, "metrics.jsonl")
-    with reading(file):
-        text = file.read_text()
-        whole = text[: text.rfind("\n") + 1]  # a killed process may leave half a row
-        return [parse_json(line) for line in whole.splitlines()]
+    with reading(file), file.open() as rows:
+        lines = iter(lambda: rows.readline(MAX_JSON + 1), "")
+        # A killed process may leave half a row.
+        return [parse_json(line) for line in lines if line[-1] == "\n" or len(line) > MAX_JSON]
 
 
 def _existing(path: Path, name: str) -> Path:

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+import tracemalloc
 import types
 import warnings
 from fractions import Fraction
@@ -35,6 +36,7 @@ from jaxrl_cb.learners import ReplayLearner
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.rendering import render_gif
 from jaxrl_cb.run_files import locked
+from jaxrl_cb.run_folder import read_metrics
 from jaxrl_cb.trainer import TrainerCallbacks, TrainerParams
 
 DOCS = Path(__file__).parents[1] / "docs" / "bad_inputs.md"
@@ -364,6 +366,37 @@ def test_an_unwritable_place_is_told_before_anything_is_compiled(world, monkeypa
         error = world.do("train(run_dir=new())")
     assert "cannot be written: Permission denied; choose another place" in str(error)
     assert compiles() == 0
+
+
+READERS = {
+    "config.json": "load_policy({})",
+    "policy.json": "load_policy({})",
+    "metrics.jsonl": "plot_run({})",
+    "command.json": None,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_beyond_all_measure_is_not_read_whole(world, name):
+    folder = world.run_with(name, "{")
+    os.truncate(folder / name, 2**28)
+    tracemalloc.start()
+    try:
+        if READERS[name]:
+            message = str(world.do(READERS[name].format(f"tmp / {folder.name!r}")))
+        else:
+            message = world.command(f"resume {folder}")[1]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "longer than 16,000,000 characters" in message
+    assert peak < 2**27
+
+
+def test_rows_are_read_however_many_there_are(world):
+    row = json.dumps({"step_type": "train/env_step", "step": 1, "text": "x" * 10**6}) + "\n"
+    folder = world.run_with("metrics.jsonl", row * 20)
+    assert len(read_metrics(folder)) == 20
 
 
 def test_a_state_that_was_kept_too_long_says_so(world):
