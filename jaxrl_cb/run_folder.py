@@ -151,9 +151,9 @@ class RunFolder:
             raise CallbackTypeError(f"logger.write got {kind(data)} as its data; expected a dict")
         for name in {"step_type", "step"} & set(data):
             raise CallbackValueError(f"logger.write: {name!r} is the row's own name; take another")
-        row = {"step_type": step_type, "step": step, **data}
+        text = _as_json({"step_type": step_type, "step": step, **data})
         with writing("run_dir", self.path):
-            self._rows.append(json.dumps(_finite(row), allow_nan=False, default=_plain) + "\n")
+            self._rows.append(text + "\n")
 
     def save_policies(self, result: TrainResult) -> None:
         """Writes the policies, and what the run has come to."""
@@ -291,6 +291,18 @@ def _existing(path: Path, name: str) -> Path:
     if not (path / name).is_file():
         raise RunFolderError(f"{shown(str(path))} has no {name}; it is not the folder of a run")
     return path / name
+
+
+def _as_json(row: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(_finite(row), allow_nan=False, default=_plain)
+    except CallbackTypeError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CallbackTypeError(
+            f"logger.write got data that JSON cannot hold: {error}; give names that are texts, and "
+            "numbers, texts, lists or arrays"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

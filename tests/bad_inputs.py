@@ -424,6 +424,18 @@ RUNNING = [
         *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, {'step': 7})))",),
         *(CallbackValueError, "'step' is the row's own name; take another"),
     ),
+    Row(
+        *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, {(1, 2): 3})))",),
+        *(CallbackTypeError, "logger.write got data that JSON cannot hold: ...give", True),
+    ),
+    Row(
+        *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, {'x': key})))",),
+        *(CallbackTypeError, "logger.write got data that JSON cannot hold: ...give", True),
+    ),
+    Row(
+        *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, circular)))",),
+        *(CallbackTypeError, "logger.write got data that JSON cannot hold: ...give", True),
+    ),
     Row("train(callbacks=answers('no'))", CallbackTypeError, "epoch 1: it returned 'no'"),
     Row("train(callbacks=answers(None))", CallbackTypeError, "it returned None"),
     Row("train(callbacks=answers(0.5))", CallbackTypeError, "it returned 0.5; expected True or"),

@@ -180,6 +180,8 @@ class World:
             **{name: getattr(envs, name) for name in ("scale_reward", "clip_reward")},
             "normalize_reward": envs.normalize_reward,
         }
+        self.names["circular"] = {}
+        self.names["circular"]["itself"] = self.names["circular"]
         whole = '{"env": "CartPole-v1", "algorithm": "dqn", "settings": %s}'
         files = {
             **{"empty": "", "binary": b"\xff", "list": "[]", "deep": "[" * 10**5},
