@@ -12,10 +12,12 @@ from jaxrl_cb.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
+    CheckpointVersionError,
     ConfigError,
     ConfigTypeError,
     JaxrlError,
     MemoryEstimateError,
+    NonFiniteError,
     RunFolderError,
     RunLockedError,
     RunWriteError,
@@ -449,7 +451,32 @@ RUNNING = [
         *("train(toy(reset=lambda key: (jnp.int32(0), zeros(2) + 0.5), is_binary=True))",),
         *(UnsupportedEnvError, "declared binary...make it with is_binary=False"),
     ),
+    Row(
+        *('train(learning_rate=1e30, loss="squared", on_nan="raise")', NonFiniteError),
+        *("seed 0, epoch 1: the loss is NaN or infinite...lower learning_rate=1e+30", True),
+    ),
+    Row(
+        *("runs_again(lambda trainer: trainer.run())", JaxrlError),
+        "Does.callback, epoch 1: this trainer is running already; a callback cannot run it again",
+    ),
+    Row(
+        *("trains_again(new())", RunLockedError),
+        *("Does.callback, epoch 1: run_dir=...is in use by process...wait for it", True),
+    ),
 ]
+
+OWN = [
+    Row("train(callbacks=does(lambda c: 1 / 0))", ZeroDivisionError, "by zero; Does.callback, ep"),
+    Row("train(callbacks=asks(lambda: {}[7]))", KeyError, "7; Asks.should_stop, epoch 1"),
+    Row(
+        "train(run_dir=new(), callbacks=does(lambda c: c.nothing))", AttributeError, "epoch 1", True
+    ),
+    Row(
+        *("train(max_epochs=2, callbacks=does(Keeps()))", RuntimeError),
+        *("deleted...valid until its callback returns; keep context.snapshot()", True),
+    ),
+]
+"""Errors of a callback's own, which stay as they are, with notes."""
 
 RESUMING = [
     Row('train(resume="auto")', ConfigError, "resume and checkpoint_every need a run_dir"),
@@ -465,6 +492,15 @@ RESUMING = [
     Row('resumed("checkpoints/1", None)', CheckpointNotFoundError, "there is no checkpoint in"),
     Row('resumed("checkpoints/1/state", None)', CheckpointCorruptError, "none of...is good"),
     Row('resumed("checkpoints/1/manifest/metadata", "{")', CheckpointCorruptError, "none of"),
+    Row('resumed("checkpoints/1", emptied)', CheckpointCorruptError, "none of...is good"),
+    Row('resumed("checkpoints/1/state", emptied)', CheckpointCorruptError, "none of...is good"),
+    Row('resumed("checkpoints/1/state/20.bin", halved)', CheckpointCorruptError, "none of"),
+    Row('resumed("checkpoints/1/state/20.bin", flipped)', CheckpointCorruptError, "none of"),
+    Row('resumed("checkpoints/1/manifest/metadata", flipped)', CheckpointCorruptError, "none of"),
+    Row(
+        *('resumed("checkpoints/1/manifest/metadata", of_later)', CheckpointVersionError),
+        *("checkpoint 1 in...has format...use the version that wrote it", True),
+    ),
     Row('resumed("metrics.jsonl", "")', CheckpointCorruptError, "none of...is good"),
     Row("resumed(seed=5)", CheckpointMismatchError, "seed was 0 and is 5; give the same"),
     Row('resumed(env="Acrobot-v1")', CheckpointMismatchError, "env was 'CartPole-v1' and is"),
@@ -486,6 +522,7 @@ SECTIONS = {
     "Run folders, policies and pictures": POLICIES,
     "Resuming, NaN and memory": RESUMING,
     "While a run goes on": RUNNING,
+    "A callback's own errors, with the notes that are added": OWN,
 }
 
 COMMANDS = [
