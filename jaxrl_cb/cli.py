@@ -1,7 +1,8 @@
 """The command line ``jaxrl-cb``: parsing, exit codes and one-line errors.
 
-Exit codes: 0 done (also when the budget ends unsolved), 1 NaN or infinity ended every seed, 2 wrong
-input or a folder that cannot be used, 130 after Ctrl-C, 143 after SIGTERM.
+Exit codes: 0 done (also when the budget ends unsolved), 1 NaN or infinity ended every seed (or any
+with ``--on-nan raise``), 2 wrong input or a folder that cannot be used, 130 after Ctrl-C, 143 after
+SIGTERM.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Annotated, Any, TypedDict
 import tyro
 
 from jaxrl_cb import __version__, commands
-from jaxrl_cb.errors import ConfigError, JaxrlError
+from jaxrl_cb.errors import ConfigError, JaxrlError, NonFiniteError
 from jaxrl_cb.signals import Terminated, leave_at_once
 
 COMMANDS = (
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(code)
     except (JaxrlError, OSError) as error:
         print(f"jaxrl-cb: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, NonFiniteError) else 2)
 
 
 def _warn(message: Warning | str, *_: object) -> None:

@@ -72,13 +72,13 @@ def resume(
         checkpoint_every: epochs from one checkpoint to the next; by default as before.
     """
     from jaxrl_cb.config import load_config
-    from jaxrl_cb.files import parse_json, reading
+    from jaxrl_cb.files import parse_json, read_text, reading
 
     file = run_dir / "config.json"
     if not file.is_file():
         raise CheckpointNotFoundError(f"{str(run_dir)!r} has no run to resume (no config.json)")
     with reading(file):
-        text = file.read_text()
+        text = read_text(file)
     env, algorithm, named = load_config(text, str(file))
     if env is None or not (run_dir / COMMAND).is_file():
         raise ConfigError(
@@ -86,7 +86,7 @@ def resume(
             "that only that program has; there jaxrl_cb.train(..., resume='must') goes on with it"
         )
     with reading(run_dir / COMMAND):
-        before = parse_json((run_dir / COMMAND).read_text())
+        before = parse_json(read_text(run_dir / COMMAND))
         stop_at, every = str(before["stop_at"]), before["checkpoint_every"]
     named |= {} if max_epochs is None else {"max_epochs": max_epochs}
     every = every if checkpoint_every is None else checkpoint_every
@@ -172,10 +172,12 @@ def plot(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
             learning_curve.png in its folder, which shows each seed and epsilon.
     """
     from jaxrl_cb.plotting import plot_comparison, plot_run
+    from jaxrl_cb.run_folder import check_links
 
     if not run_dirs:
         raise ConfigError("plot needs a run folder, for example one under runs/")
     if len(run_dirs) == 1 and output is None:
+        check_links(run_dirs[0])
         print(plot_run(run_dirs[0]))
     else:
         print(plot_comparison(run_dirs, output or Path("comparison.png")))
@@ -202,9 +204,12 @@ def render(
         fps: frames per second.
     """
     from jaxrl_cb.rendering import render_gif
+    from jaxrl_cb.run_folder import check_links
 
     _, environment, policy, _ = _load(run_dir, which)
     check_int("index", index, 0, policy.num_seeds - 1)
+    if output is None:
+        check_links(run_dir)
     path = output or run_dir / "policy.gif"
     settings = {"episodes": episodes, "seed": seed, "fps": fps}
     num_frames = render_gif(policy[index], environment, path, **settings)

@@ -85,6 +85,12 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def read_text(path: Path) -> str:
+    """The text of a file of JSON, and of a longer one no more than `parse_json` refuses."""
+    with path.open() as file:
+        return file.read(MAX_JSON + 1)
+
+
 def parse_json(text: str) -> Any:
     """JSON whose objects have each name once.
 

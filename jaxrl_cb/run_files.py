@@ -14,6 +14,8 @@ try:
 except ImportError:  # Windows: there two processes in one folder are not noticed
     fcntl = None
 
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # what is opened with it must not be a symbolic link
+
 
 class Rows:
     """Lines of a file, counted and hashed, so that a checkpoint can say how far they went."""
@@ -43,12 +45,15 @@ class Rows:
         """Cuts off what came later than the rows that count, or everything."""
         if not keep:
             self._size, self._hash = 0, hashlib.sha256()
-        with self._path.open("ab") as file:
-            file.truncate(self._size)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | NO_LINK, 0o666)
+        try:
+            os.ftruncate(descriptor, self._size)
+        finally:
+            os.close(descriptor)
 
     def append(self, row: str) -> None:
         data = row.encode()
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)  # gone is an error
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | NO_LINK)  # gone is an error
         try:
             if os.write(descriptor, data) != len(data):
                 raise OSError("the disk is full")
@@ -60,7 +65,7 @@ class Rows:
 
 def locked(path: Path) -> int:
     """A file held by this process alone, with its number and machine in it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o600)
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,5 +84,6 @@ def locked(path: Path) -> int:
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes a file beside the old one and puts it in its place, so that there is always one."""
     temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # it may be a link
     write(temporary)
     os.replace(temporary, path)

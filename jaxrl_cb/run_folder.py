@@ -26,7 +26,7 @@ from jaxrl_cb.errors import (
     kind,
     shown,
 )
-from jaxrl_cb.files import checked_path, parse_json, reading, writing
+from jaxrl_cb.files import MAX_JSON, checked_path, parse_json, read_text, reading, writing
 from jaxrl_cb.run_files import Rows, locked, replace
 from jaxrl_cb.trainer.policy import Policy
 from jaxrl_cb.trainer.result import TrainResult
@@ -34,6 +34,12 @@ from jaxrl_cb.trainer.warm_start import abstract_params, check_shapes
 from jaxrl_cb.versions import changes, versions
 
 LOCK = ".lock"
+STARTED = {
+    *(LOCK, "checkpoints", "metrics.jsonl"),
+    *("config.json", "versions.json", "command.json"),
+    *(".config.json.tmp", ".versions.json.tmp", ".command.json.tmp"),
+}
+"""All that a run may leave which is killed while it starts; the folder and the rows are empty."""
 
 
 class RunFolder:
@@ -66,10 +72,11 @@ class RunFolder:
         name = shown(str(self.path))
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"run_dir={name} is not a folder; choose another name")
-        entries = {entry.name for entry in self.path.glob("*")} - {LOCK}
+        check_links(self.path)
+        entries = {entry.name for entry in self.path.glob("*")}
         if self._resume == "must" and "config.json" not in entries:
             raise CheckpointNotFoundError(f"run_dir={name} has no run to resume (no config.json)")
-        if not entries:
+        if not entries or (LOCK in entries and self._has_only_started(entries)):
             return
         if self._resume == "never":
             raise RunFolderError(
@@ -82,6 +89,13 @@ class RunFolder:
             raise RunFolderError(
                 f"run_dir={name} has policies but no checkpoints to resume from; choose another one"
             )
+
+    def _has_only_started(self, entries: set[str]) -> bool:
+        rows = self.path / "metrics.jsonl"
+        is_empty = not any(self.checkpoints.glob("*")) and not (
+            rows.exists() and rows.stat().st_size
+        )
+        return entries <= STARTED and is_empty
 
     def open(self, env: str | None, algorithm: str, config: Config, callbacks: str) -> None:
         """Makes the folder and takes it for this process, until `close`.
@@ -122,9 +136,9 @@ class RunFolder:
     def start(self, *, is_resumed: bool) -> None:
         """Writes what the run is made of; of a resumed one, cuts the metrics back."""
         with writing("run_dir", self.path):
+            self._write_json("config.json", self._facts["run"])  # first: it says what this is
             self.checkpoints.mkdir(mode=0o700, exist_ok=True)
             self._rows.start(keep=is_resumed)
-            self._write_json("config.json", self._facts["run"])
             self._write_json("versions.json", self._facts["versions"])
 
     def facts(self) -> dict[str, Any]:
@@ -137,9 +151,9 @@ class RunFolder:
             raise CallbackTypeError(f"logger.write got {kind(data)} as its data; expected a dict")
         for name in {"step_type", "step"} & set(data):
             raise CallbackValueError(f"logger.write: {name!r} is the row's own name; take another")
-        row = {"step_type": step_type, "step": step, **data}
+        text = _as_json({"step_type": step_type, "step": step, **data})
         with writing("run_dir", self.path):
-            self._rows.append(json.dumps(_finite(row), allow_nan=False, default=_plain) + "\n")
+            self._rows.append(text + "\n")
 
     def save_policies(self, result: TrainResult) -> None:
         """Writes the policies, and what the run has come to."""
@@ -172,6 +186,21 @@ class RunFolder:
     def _write_json(self, name: str, data: Any) -> None:
         text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
         replace(self.path / name, lambda path: path.write_text(text))
+
+
+def check_links(run_dir: Path) -> None:
+    """Checks that nothing in a run folder leads out of it, where it would be written over.
+
+    Raises:
+        RunFolderError: there is a symbolic link in it.
+    """
+    path = checked_path("run_dir", run_dir)
+    links = sorted(entry.name for entry in path.glob("*") if entry.is_symlink())
+    if links:
+        raise RunFolderError(
+            f"run_dir={shown(str(path))} holds {shown(links[0])}, a symbolic link; put the file or "
+            "folder itself there, or choose another one"
+        )
 
 
 FREE_SETTINGS = ("max_epochs", "chunk_num_steps", "on_nan", "debug")
@@ -214,7 +243,7 @@ def load_policy(
     config = read_config(path)[2]
     file = _existing(path, "policy.json")
     with reading(file):
-        data = parse_json(file.read_text())
+        data = parse_json(read_text(file))
         spec = EnvSpec(**{**data["env_spec"], "obs_shape": tuple(data["env_spec"]["obs_shape"])})
         algorithm, epsilon = config.build_algorithm(spec), np.float32(data["epsilon"])
         needed = abstract_params(algorithm, spec)
@@ -234,7 +263,7 @@ def read_settings(file: Path) -> dict[str, Any]:
         ConfigError: it is not such a file, or holds a name that is not a setting.
     """
     with reading(file):
-        text = checked_path("config", file).read_text()
+        text = read_text(checked_path("config", file))
     settings = load_config(text, str(file))[2]
     check_names(settings)
     return settings
@@ -244,7 +273,7 @@ def read_config(path: Path) -> tuple[str | None, str, Config]:
     """The environment's id, the algorithm and the settings of a run."""
     file = _existing(path, "config.json")
     with reading(file):
-        text = file.read_text()
+        text = read_text(file)
     env, algorithm, settings = load_config(text, str(file))
     return env, algorithm, resolve(env, algorithm, settings)
 
@@ -252,16 +281,28 @@ def read_config(path: Path) -> tuple[str | None, str, Config]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``."""
     file = _existing(path, "metrics.jsonl")
-    with reading(file):
-        text = file.read_text()
-        whole = text[: text.rfind("\n") + 1]  # a killed process may leave half a row
-        return [parse_json(line) for line in whole.splitlines()]
+    with reading(file), file.open() as rows:
+        lines = iter(lambda: rows.readline(MAX_JSON + 1), "")
+        # A killed process may leave half a row.
+        return [parse_json(line) for line in lines if line[-1] == "\n" or len(line) > MAX_JSON]
 
 
 def _existing(path: Path, name: str) -> Path:
     if not (path / name).is_file():
         raise RunFolderError(f"{shown(str(path))} has no {name}; it is not the folder of a run")
     return path / name
+
+
+def _as_json(row: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(_finite(row), allow_nan=False, default=_plain)
+    except CallbackTypeError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CallbackTypeError(
+            f"logger.write got data that JSON cannot hold: {error}; give names that are texts, and "
+            "numbers, texts, lists or arrays"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

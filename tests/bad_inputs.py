@@ -12,10 +12,12 @@ from jaxrl_cb.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
+    CheckpointVersionError,
     ConfigError,
     ConfigTypeError,
     JaxrlError,
     MemoryEstimateError,
+    NonFiniteError,
     RunFolderError,
     RunLockedError,
     RunWriteError,
@@ -424,6 +426,18 @@ RUNNING = [
         *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, {'step': 7})))",),
         *(CallbackValueError, "'step' is the row's own name; take another"),
     ),
+    Row(
+        *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, {(1, 2): 3})))",),
+        *(CallbackTypeError, "logger.write got data that JSON cannot hold: ...give", True),
+    ),
+    Row(
+        *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, {'x': key})))",),
+        *(CallbackTypeError, "logger.write got data that JSON cannot hold: ...give", True),
+    ),
+    Row(
+        *("train(run_dir=new(), callbacks=does(lambda c: c.logger.write('a', 1, circular)))",),
+        *(CallbackTypeError, "logger.write got data that JSON cannot hold: ...give", True),
+    ),
     Row("train(callbacks=answers('no'))", CallbackTypeError, "epoch 1: it returned 'no'"),
     Row("train(callbacks=answers(None))", CallbackTypeError, "it returned None"),
     Row("train(callbacks=answers(0.5))", CallbackTypeError, "it returned 0.5; expected True or"),
@@ -437,7 +451,32 @@ RUNNING = [
         *("train(toy(reset=lambda key: (jnp.int32(0), zeros(2) + 0.5), is_binary=True))",),
         *(UnsupportedEnvError, "declared binary...make it with is_binary=False"),
     ),
+    Row(
+        *('train(learning_rate=1e30, loss="squared", on_nan="raise")', NonFiniteError),
+        *("seed 0, epoch 1: the loss is NaN or infinite...lower learning_rate=1e+30", True),
+    ),
+    Row(
+        *("runs_again(lambda trainer: trainer.run())", JaxrlError),
+        "Does.callback, epoch 1: this trainer is running already; a callback cannot run it again",
+    ),
+    Row(
+        *("trains_again(new())", RunLockedError),
+        *("Does.callback, epoch 1: run_dir=...is in use by process...wait for it", True),
+    ),
 ]
+
+OWN = [
+    Row("train(callbacks=does(lambda c: 1 / 0))", ZeroDivisionError, "by zero; Does.callback, ep"),
+    Row("train(callbacks=asks(lambda: {}[7]))", KeyError, "7; Asks.should_stop, epoch 1"),
+    Row(
+        "train(run_dir=new(), callbacks=does(lambda c: c.nothing))", AttributeError, "epoch 1", True
+    ),
+    Row(
+        *("train(max_epochs=2, callbacks=does(Keeps()))", RuntimeError),
+        *("deleted...valid until its callback returns; keep context.snapshot()", True),
+    ),
+]
+"""Errors of a callback's own, which stay as they are, with notes."""
 
 RESUMING = [
     Row('train(resume="auto")', ConfigError, "resume and checkpoint_every need a run_dir"),
@@ -448,10 +487,20 @@ RESUMING = [
     Row("train(run_dir=tmp, resume='auto')", RunFolderError, "not empty and not a run's"),
     Row("train(run_dir=new(), checkpoint_every=0)", ConfigError, "checkpoint_every=0 is out"),
     Row("train(run_dir=new(), checkpoint_every=2.5)", ConfigTypeError, "checkpoint_every=2.5"),
+    Row("train(run_dir=with_link(), resume='auto')", RunFolderError, "'policy.gif', a symbolic"),
     Row('resumed("checkpoints", None)', RunFolderError, "policies but no checkpoints"),
     Row('resumed("checkpoints/1", None)', CheckpointNotFoundError, "there is no checkpoint in"),
     Row('resumed("checkpoints/1/state", None)', CheckpointCorruptError, "none of...is good"),
     Row('resumed("checkpoints/1/manifest/metadata", "{")', CheckpointCorruptError, "none of"),
+    Row('resumed("checkpoints/1", emptied)', CheckpointCorruptError, "none of...is good"),
+    Row('resumed("checkpoints/1/state", emptied)', CheckpointCorruptError, "none of...is good"),
+    Row('resumed("checkpoints/1/state/20.bin", halved)', CheckpointCorruptError, "none of"),
+    Row('resumed("checkpoints/1/state/20.bin", flipped)', CheckpointCorruptError, "none of"),
+    Row('resumed("checkpoints/1/manifest/metadata", flipped)', CheckpointCorruptError, "none of"),
+    Row(
+        *('resumed("checkpoints/1/manifest/metadata", of_later)', CheckpointVersionError),
+        *("checkpoint 1 in...has format...use the version that wrote it", True),
+    ),
     Row('resumed("metrics.jsonl", "")', CheckpointCorruptError, "none of...is good"),
     Row("resumed(seed=5)", CheckpointMismatchError, "seed was 0 and is 5; give the same"),
     Row('resumed(env="Acrobot-v1")', CheckpointMismatchError, "env was 'CartPole-v1' and is"),
@@ -473,6 +522,7 @@ SECTIONS = {
     "Run folders, policies and pictures": POLICIES,
     "Resuming, NaN and memory": RESUMING,
     "While a run goes on": RUNNING,
+    "A callback's own errors, with the notes that are added": OWN,
 }
 
 COMMANDS = [
@@ -546,7 +596,10 @@ COMMANDS = [
     Command("evaluate {run} --gymnasium --seed -1", "seed=-1"),
     Command("evaluate {run} --gymnasium --epsilon 7", "epsilon=7.0"),
     Command("evaluate {damaged}", "policy_best.safetensors' is damaged", True),
+    Command("plot {linked}", "holds 'policy.gif', a symbolic link; put the file or folder itself"),
+    Command("render {linked}", "holds 'policy.gif', a symbolic link"),
     Command("plot", "plot needs a run folder"),
+    Command("plot {nul}", "holds a NUL"),
     Command("plot nowhere", "no metrics.jsonl"),
     Command("plot {run} -o a.xyz", "end it in .png"),
     Command("plot {run} -o nowhere/a.png", "make it first"),

@@ -56,11 +56,16 @@ POINTS = {
     "before the old one is moved": ("os.rename", "/trash/", 2),
     "mid-delete": ("os.remove", r"^\('metadata', ", 2),
     "while policies are written": ("os.rename", ".policy_last.safetensors.tmp", 3),
-    "while metrics are cut back": ("os.truncate", "", 1),
+    "a new run writes config.json": ("os.rename", ".config.json.tmp", 1),
+    "a new run writes metrics.jsonl": ("os.truncate", "", 2),
+    "while metrics are cut back": ("os.truncate", "", 2),
     "while config.json is rewritten": ("os.rename", ".config.json.tmp", 1),
     "mid-write of the compile cache": ("open", "-cache", 2),
 }
-"""By name: an audit event, a pattern of its arguments, and which of those that fit."""
+"""By name: an audit event, a pattern of its arguments, and which of those that fit.
+
+The first file that is cut off is the lock.
+"""
 
 
 def child(name: str, run_dir: str) -> None:

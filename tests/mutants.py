@@ -488,7 +488,7 @@ MUTANTS = [
     Mutant(
         "checkpoints: metrics not cut back",
         "run_files.py",
-        "file.truncate(self._size)",
+        "os.ftruncate(descriptor, self._size)",
         "pass",
         "test_checkpoints.py does_that_epoch_again",
     ),
@@ -519,6 +519,13 @@ MUTANTS = [
         "if type(value) in (tuple, set, frozenset):",
         "if type(value) in (set, frozenset):",
         "test_checkpoints.py come_back or resumed_at_any_epoch",
+    ),
+    Mutant(
+        "links in a run folder followed",
+        "run_files.py",
+        'NO_LINK = getattr(os, "O_NOFOLLOW", 0)',
+        "NO_LINK = 0",
+        "test_checkpoints.py no_link_is_written",
     ),
     Mutant(
         "two processes in one folder",

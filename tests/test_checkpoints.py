@@ -42,6 +42,7 @@ from jaxrl_cb.errors import (
 )
 from jaxrl_cb.learners import OptimizerConfig, ReplayConfig, ReplayLearner
 from jaxrl_cb.networks import MLP
+from jaxrl_cb.run_files import Rows, locked, replace
 from jaxrl_cb.run_folder import RunFolder, read_metrics
 from jaxrl_cb.trainer import (
     EpochStopCallback,
@@ -963,6 +964,52 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, capsys):
     assert rows(tmp_path / "run") == rows(tmp_path / "straight")
 
 
+STARTS = (
+    *(".lock", ".config.json.tmp", "config.json", "checkpoints/", "metrics.jsonl"),
+    *(".versions.json.tmp", "versions.json", ".command.json.tmp", "command.json"),
+)
+"""What a start leaves, killed before the next of them."""
+
+
+def killed_start(path, names):
+    path.mkdir()
+    for name in names:
+        (path / name).mkdir() if name.endswith("/") else (path / name).touch()
+    return path
+
+
+@pytest.mark.parametrize("number", range(len(STARTS) + 1))
+def test_a_run_killed_while_it_started_is_begun_anew(tmp_path, number):
+    for resume in ("never", "auto"):
+        path = killed_start(tmp_path / resume, STARTS[:number])
+        train(path, resume=resume, max_epochs=0)
+        assert json.loads((path / "config.json").read_text())["env"] == "CartPole-v1"
+    with pytest.raises(CheckpointNotFoundError):
+        train(killed_start(tmp_path / "must", STARTS[:number]), resume="must")
+
+
+def test_a_start_of_another_order_is_begun_anew(tmp_path):
+    train(killed_start(tmp_path / "a", (".lock", "checkpoints/", "metrics.jsonl")), max_epochs=0)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/1", "thesis.tex"])
+def test_a_folder_with_more_than_a_start_leaves_is_not_begun_anew(tmp_path, name):
+    path = killed_start(tmp_path / "run", STARTS)
+    (path / name).write_text("x")
+    with pytest.raises(RunFolderError, match="is not an empty folder"):
+        train(path)
+    (path / "config.json").unlink()
+    with pytest.raises(RunFolderError, match="not empty and not a run's"):
+        train(path, resume="auto")
+
+
+def test_a_config_that_no_start_left_is_not_written_over(tmp_path):
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(RunFolderError, match="is not an empty folder"):
+        train(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_finished_run_is_resumed_as_finished(tmp_path):
     first = train(tmp_path / "run", Writes())
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -1066,6 +1113,47 @@ def test_folders_that_are_not_a_runs(tmp_path, resume):
             assert error(tmp_path / name)[0] is CheckpointNotFoundError
         else:
             train(tmp_path / name, resume=resume)
+
+
+LINKS = ("metrics.jsonl", "config.json", ".policy_best.safetensors.tmp", "checkpoints", "notes")
+
+
+@pytest.mark.parametrize("resume", ["never", "auto", "must"])
+@pytest.mark.parametrize("name", [".lock", *LINKS])
+def test_a_link_in_a_run_folder_is_refused(tmp_path, name, resume):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / name).symlink_to(outside)
+    with pytest.raises(RunFolderError, match=f"holds '{name}', a symbolic link; put the file"):
+        train(path, resume=resume)
+    assert outside.read_text() == "precious"
+    assert list(path.iterdir()) == [path / name]
+
+
+def test_a_run_folder_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    train(tmp_path / "run", max_epochs=0)
+    train(tmp_path / "run", resume="must", max_epochs=1)
+    assert (tmp_path / "disk" / "config.json").is_file()
+
+
+def test_no_link_is_written_through(tmp_path):
+    """Whoever looks for links may be too early to see one."""
+    outside, link = tmp_path / "outside", tmp_path / "metrics.jsonl"
+    outside.write_text("precious")
+    link.symlink_to(outside)
+    rows = Rows(link)
+    for write in (lambda: locked(link), lambda: rows.start(keep=False), lambda: rows.append("x")):
+        with pytest.raises(OSError, match="symbolic links"):
+            write()
+    (tmp_path / ".new.tmp").symlink_to(outside)
+    replace(tmp_path / "new", lambda path: path.write_text("new"))
+    assert (tmp_path / "new").read_text() == "new"
+    assert not (tmp_path / "new").is_symlink()
+    assert outside.read_text() == "precious"
 
 
 def test_resume_needs_a_folder():

@@ -180,6 +180,16 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("on_nan", ["stop", "raise"])
+def test_nan_in_every_seed_is_exit_code_1(on_nan, tmp_path):
+    broken = ["--learning-rate", "1e30", "--loss", "squared", "--on-nan", on_nan]
+    arguments = ["train", "CartPole-v1", *TINY, "--max-epochs", 2, *broken]
+    done = cli(*arguments, "--run-dir", tmp_path / "run")
+    assert done.returncode == 1, done.stderr
+    assert "gradient update" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_help_lists_every_setting():
     from jaxrl_cb.config import FIELDS
 
