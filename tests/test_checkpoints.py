@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -876,6 +877,59 @@ def test_numbers_that_are_not_finite_come_back():
     back = from_plain(json.loads(json.dumps(to_plain([float("nan"), float("-inf")]))))
     assert np.isnan(back[0])
     assert back[1] == float("-inf")
+
+
+class Averages(EpochTrainCallback):
+    """Keeps jax arrays, and calls what only they have."""
+
+    def __init__(self):
+        self.mean = jnp.zeros(3)
+        self.rate = jnp.asarray(1e-3)  # of a weak type
+        self.key = jax.random.PRNGKey(0)
+
+    def callback(self, epoch, env_step, context):
+        self.key, key = jax.random.split(self.key)
+        self.mean = self.mean.at[0].add(jax.random.uniform(key)) * self.rate
+        context.policy.set_learning_rate(float(self.mean[0]))
+
+
+def test_a_callback_that_keeps_jax_arrays_goes_on_as_if_it_had_not_stopped(tmp_path):
+    straight, first, second = Averages(), Averages(), Averages()
+    train(tmp_path / "straight", straight, max_epochs=3)
+    train(tmp_path / "run", first, max_epochs=1)
+    train(tmp_path / "run", second, max_epochs=3, resume="must")
+    for name, expected in vars(straight).items():
+        value = getattr(second, name)
+        assert isinstance(value, jax.Array)
+        assert (value.dtype, value.weak_type) == (expected.dtype, expected.weak_type)
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "uint32", "float16", "float32"])
+def test_jax_arrays_come_back_as_jax_arrays(dtype, compiles):
+    value = jax.device_put(np.array([[0, 1, 3]], dtype))
+    compiles()
+    back = from_plain(json.loads(json.dumps(to_plain(value))))
+    assert compiles() == 0
+    assert isinstance(back, jax.Array)
+    assert (back.dtype, back.weak_type, back.shape) == (value.dtype, False, (1, 3))
+    np.testing.assert_array_equal(back, value)
+
+
+@pytest.mark.parametrize("value", [2, 0.1])
+def test_jax_numbers_of_a_weak_type_stay_weak(value):
+    back = from_plain(json.loads(json.dumps(to_plain(jnp.asarray(value)))))
+    assert (back.weak_type, back.shape, back) == (True, (), jnp.asarray(value))
+
+
+def test_jax_arrays_that_could_not_come_back_exactly_are_refused():
+    for value in (jnp.broadcast_to(jnp.asarray(2.0), (2,)), jax.random.key(0)):
+        with pytest.raises(TypeError):
+            to_plain(value)
+    with pytest.raises(TypeError):
+        to_plain(jnp.zeros(2, jnp.bfloat16))
+    with pytest.raises(ValueError, match="jax_enable_x64"):
+        from_plain({"$jax": ["float64", [1], [0.0], False]})
 
 
 @pytest.mark.parametrize("value", [object(), {"a": [lambda: 0]}, np.array(["x"]), {1: Path("x")}])

@@ -29,7 +29,9 @@ def to_plain(value: Any) -> Any:
         return {f"${type(value).__name__}": [to_plain(entry) for entry in value]}
     if type(value) is deque:
         return {"$deque": [[to_plain(entry) for entry in value], value.maxlen]}
-    if isinstance(value, np.generic | np.ndarray | jax.Array):
+    if isinstance(value, jax.Array):
+        return _jax_to_plain(value)
+    if isinstance(value, np.generic | np.ndarray):
         return _array_to_plain(value)
     raise TypeError(f"a {type(value).__name__}")
 
@@ -62,11 +64,19 @@ def is_plain(value: Any) -> bool:
 
 
 def _array_to_plain(value: Any) -> Any:
-    array = np.asarray(value)  # a typed key is no array of numbers: TypeError
+    array = np.asarray(value)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(f"an array of {array.dtype}")
     kind = "$scalar" if isinstance(value, np.generic) else "$array"
     return {kind: [array.dtype.name, list(array.shape), array.ravel().tolist()]}
+
+
+def _jax_to_plain(value: jax.Array) -> Any:
+    """A weak type is that of a Python number, which only a scalar can be made of again."""
+    content = _array_to_plain(np.asarray(value))["$array"]  # a typed key: TypeError
+    if value.weak_type and value.shape:
+        raise TypeError("a jax array of a weak type")
+    return {"$jax": [*content, value.weak_type]}
 
 
 def _array(content: Any) -> np.ndarray:
@@ -74,6 +84,16 @@ def _array(content: Any) -> np.ndarray:
     if np.dtype(str(dtype)).kind not in "biuf":
         raise ValueError(f"an array of {dtype}")
     return np.array(values, np.dtype(str(dtype))).reshape([int(size) for size in shape])
+
+
+def _jax(content: Any) -> jax.Array:
+    """Put on the device as it is: nothing is compiled."""
+    *numbers, is_weak = content
+    array = _array(numbers)
+    value = jax.device_put(array.item() if is_weak else array)
+    if (value.dtype, value.shape) != (array.dtype, array.shape):
+        raise ValueError(f"a jax array of {array.dtype.name} (without jax_enable_x64)")
+    return value
 
 
 _KINDS = {
@@ -84,4 +104,5 @@ _KINDS = {
     "$deque": lambda content: deque(map(from_plain, content[0]), content[1]),
     "$array": _array,
     "$scalar": lambda content: _array(content)[()],
+    "$jax": _jax,
 }
