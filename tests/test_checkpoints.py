@@ -1,5 +1,6 @@
 """Checkpoints: what is saved is what is resumed, and nothing that was changed is ever used."""
 
+import dataclasses
 import errno
 import gc
 import json
@@ -439,6 +440,20 @@ def test_a_checkpoint_of_other_callbacks_is_refused(folder):
         CheckpointMismatchError, match=r"had the callbacks .*Stops.*, now there are"
     ):
         Checkpointer(folder, trainer).restore("auto")
+
+
+@pytest.mark.parametrize("given", [None, [Remembers()], [Remembers()] * 2])
+def test_other_callbacks_are_told_before_anything_is_compiled(folder, given, compiles):
+    kept = made()
+    params = dataclasses.replace(kept.params, chunk_num_steps=28)  # which nothing has compiled yet
+    trainer = Trainer(kept.learner, params, TrainerCallbacks(given))
+    compiles()
+    with pytest.raises(CheckpointMismatchError, match="give it the same ones"):
+        Checkpointer(folder, trainer).restore("auto")
+    assert compiles() == 0
+    assert trainer.progress.history == []
+    trainer.init()
+    assert compiles() > 0 or given  # it was not compiled before
 
 
 def test_a_later_format_is_refused(folder, monkeypatch):

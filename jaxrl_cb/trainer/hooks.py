@@ -104,11 +104,11 @@ class Hooks:
             for callback, text in zip(self._all(), self._texts, strict=True)
         ]
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Puts back what `state_dict` gave, with a warning where that changes what was given.
+    def check(self, states: list[dict[str, Any]]) -> None:
+        """Checks that what `state_dict` gave was of the same callbacks.
 
         Raises:
-            CheckpointMismatchError: it was of other callbacks.
+            CheckpointMismatchError: it was of other ones.
         """
         given, now = [s["class"] for s in states], [_class(c) for c in self._all()]
         if given != now:
@@ -116,6 +116,9 @@ class Hooks:
                 f"the run had the callbacks {', '.join(given) or 'none'}, now there are "
                 f"{', '.join(now) or 'none'}; give it the same ones"
             )
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Puts back what passed `check`, with a warning where that changes what was given."""
         for callback, text, state in zip(self._all(), self._texts, states, strict=True):
             callback.load_state_dict(from_plain(state["state"]))
             if text not in (state["text"], str(callback)):

@@ -266,8 +266,13 @@ class Trainer:
         return Snapshot(state, lockstep, self.progress.copy(), self._hooks.state_dict())
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Puts this trainer where another one with the same learner and parameters was."""
+        """Puts this trainer where another one with the same learner and parameters was.
+
+        Raises:
+            CheckpointMismatchError: that one had other callbacks; this one is as it was.
+        """
         check_kind("snapshot", snapshot, Snapshot)
+        self._hooks.check(snapshot.callbacks)
         if self._built is None:
             self._build()
         self._untested, self._unasked = None, []
