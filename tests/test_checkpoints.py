@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections import deque
+from collections import OrderedDict, deque
 from pathlib import Path
 
 import jax
@@ -957,6 +957,45 @@ def test_what_json_cannot_bring_back_is_refused(value):
 def test_what_was_never_written_is_refused(value):
     with pytest.raises((ValueError, TypeError)):
         from_plain(value)
+
+
+class Uploads(EpochTrainCallback):
+    """Keeps secrets one, two and three levels down."""
+
+    def __init__(self, secret):
+        self.options = {"api_key": secret, "url": "a", "login": {"password": secret, "user": "b"}}
+        self.servers = [{"token": secret}, ({"secret": secret, 1: 2},)]
+        self.last = deque([{"token": secret}], 3)
+        self.by_name = OrderedDict(credentials=secret)
+        self.num_calls = 0
+
+    def callback(self, epoch, env_step, context):
+        self.num_calls += 1
+        self.options["url"] = f"a{self.num_calls}"
+
+
+def test_entries_that_are_named_like_secrets_are_in_no_file(tmp_path):
+    with pytest.warns(CheckpointWarning, match=r"Uploads\.by_name \(OrderedDict\)"):
+        train(tmp_path / "run", Uploads("canary"), max_epochs=1)
+    files = all_files(tmp_path / "run")
+    assert len(files) > 10
+    assert [file for file in files if b"canary" in file.read_bytes()] == []
+    assert "url='a'" in str(Uploads("canary"))
+    assert "canary" not in f"{Uploads('canary')} {[Uploads('canary')]}"
+
+
+def test_entries_that_were_left_out_are_those_of_the_callback_that_goes_on(tmp_path):
+    with pytest.warns(CheckpointWarning, match="by_name"):
+        train(tmp_path / "run", Uploads("old"), max_epochs=2)
+    uploads = Uploads("new")
+    with pytest.warns(CheckpointWarning, match="by_name"):
+        train(tmp_path / "run", uploads, resume="must", max_epochs=3)
+    login = {"password": "new", "user": "b"}
+    assert uploads.options == {"api_key": "new", "url": "a3", "login": login}
+    assert uploads.servers == [{"token": "new"}, ({"secret": "new", 1: 2},)]
+    assert uploads.last == deque([{"token": "new"}], 3)
+    assert uploads.last.maxlen == 3
+    assert uploads.num_calls == 3
 
 
 def test_an_attribute_that_is_left_out_is_told(tmp_path):

@@ -11,7 +11,7 @@ from sensai.util.string import ToStringMixin
 
 from jaxrl_cb.errors import CallbackTypeError, kind, looks_secret
 from jaxrl_cb.trainer.context import TrainingContext
-from jaxrl_cb.trainer.plain import is_plain
+from jaxrl_cb.trainer.plain import is_plain, with_secrets, without_secrets
 
 
 class Callback(ToStringMixin, ABC):
@@ -25,7 +25,12 @@ class Callback(ToStringMixin, ABC):
 
     def _tostring_properties(self, exclude: Any = None, *settings: Any, **named: Any) -> str:
         secrets = [name for name in vars(self) if looks_secret(name)]
-        return super()._tostring_properties([*(exclude or []), *secrets], *settings, **named)
+        # Text is made of a stand-in, whose dicts are without secrets too.
+        shown = object.__new__(type(self))
+        vars(shown).update({n: without_secrets(value) for n, value in vars(self).items()})
+        named.setdefault("converter", self._StringConverterAvoidToStringMixinRecursion(self))
+        make = super(Callback, shown)._tostring_properties
+        return make([*(exclude or []), *secrets], *settings, **named)
 
     def validate(self, context: TrainingContext) -> None:
         """Called once before anything runs; raises if the callback cannot work there."""
@@ -35,14 +40,16 @@ class Callback(ToStringMixin, ABC):
 
         Those are numbers, text, lists, tuples, sets, deques, dicts and arrays, and what is made of
         them. Overrides return such values as well. Attributes that are named like secrets
-        (``api_key``) are left out, here and in the text.
+        (``api_key``), and such entries of dicts, are left out, here and in the text.
         """
         values = vars(self).items()
-        return {n: value for n, value in values if is_plain(value) and not looks_secret(n)}
+        saved = {n: value for n, value in values if is_plain(value) and not looks_secret(n)}
+        return {n: without_secrets(value) for n, value in saved.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave."""
-        vars(self).update(state)
+        """Puts back what `state_dict` gave; entries of dicts that it left out stay as they are."""
+        own = vars(self)
+        own.update({n: with_secrets(value, own.get(n)) for n, value in state.items()})
 
     def unsaved(self) -> list[str]:
         """Names of attributes that the default `state_dict` leaves out, functions aside."""

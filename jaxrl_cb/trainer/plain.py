@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_cb.errors import looks_secret
+
 
 def to_plain(value: Any) -> Any:
     """A value as JSON.
@@ -61,6 +63,38 @@ def is_plain(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def without_secrets(value: Any) -> Any:
+    """A value without the entries of dicts, at any depth, that are named like secrets."""
+    if isinstance(value, dict):
+        named = {k: v for k, v in value.items() if not _is_secret(k)}
+        return {k: without_secrets(v) for k, v in named.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(without_secrets, value))
+    if type(value) is deque:
+        return deque(map(without_secrets, value), value.maxlen)
+    return value
+
+
+def with_secrets(value: Any, now: Any) -> Any:
+    """The same value, with the entries that `without_secrets` would leave out of another one.
+
+    Lists, tuples and deques are gone through together as long as their lengths are equal.
+    """
+    if type(value) is not type(now):
+        return value
+    if type(value) is dict:
+        secrets = {key: entry for key, entry in now.items() if _is_secret(key)}
+        return {k: with_secrets(v, now.get(k)) for k, v in value.items()} | secrets
+    if type(value) in (list, tuple, deque) and len(value) == len(now):
+        entries = map(with_secrets, value, now)
+        return deque(entries, value.maxlen) if type(value) is deque else type(value)(entries)
+    return value
+
+
+def _is_secret(key: Any) -> bool:
+    return isinstance(key, str) and looks_secret(key)
 
 
 def _array_to_plain(value: Any) -> Any:
