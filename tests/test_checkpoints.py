@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import gc
 import json
 import os
@@ -998,19 +999,114 @@ def test_entries_that_were_left_out_are_those_of_the_callback_that_goes_on(tmp_p
     assert uploads.num_calls == 3
 
 
-def test_an_attribute_that_is_left_out_is_told(tmp_path):
+class Counter:
+    """Callable, with a state that no checkpoint has."""
+
+    count = 0
+
+    def __call__(self, *arguments):
+        self.count += 1
+
+    def method(self, epoch, env_step, context):
+        self.count += 1
+
+
+def told_at_the_start(tmp_path, callback):
+    trainer = Trainer(made().learner, made().params, TrainerCallbacks(callback))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Checkpointer(tmp_path, trainer)
+    return [str(warning.message) for warning in caught]
+
+
+def test_attributes_that_are_left_out_are_told(tmp_path):
     class Holds(Remembers):
         def __init__(self):
             super().__init__()
             self.file = object()
-            self.function = print
+            self.counter = Counter()
+            self.method = self.counter.method
+            self.partial = functools.partial(self.method, 1)
+            self.draw = np.random.default_rng(0).random
+            self.functions = [print, lambda: 0]
+            # These have no state.
+            self.function, self.kind, self.own = print, Counter, self.callback
+            self.square, self.tanh = functools.partial(pow, exp=2), np.tanh
+            self.jitted, self.relu = jax.jit(lambda x: x), jax.nn.relu
 
-    trainer = Trainer(made().learner, made().params, TrainerCallbacks(Holds()))
-    with pytest.warns(
-        CheckpointWarning, match=r"Holds\.file \(object\) is not saved; give"
-    ) as told:
-        Checkpointer(tmp_path, trainer)
-    assert len(told) == 1
+    words = told_at_the_start(tmp_path, [Holds(), Holds()])
+    left_out = {word.split()[0] for word in words}
+    names = ("file", "counter", "method", "partial", "draw", "functions")
+    assert left_out == {f"Holds.{name}" for name in names}
+    assert len(words) == 6
+    assert words[0].startswith("Holds.file (object) is not saved; give Holds a state_dict")
+
+
+def test_the_state_of_an_object_whose_method_is_a_callback_is_told(tmp_path):
+    def function(epoch, env_step, context):
+        pass
+
+    bound = Counter().method
+    words = told_at_the_start(tmp_path, [function, bound, functools.partial(bound)])
+    assert words[0].startswith("the state of the object whose method Counter.method is a callback")
+    assert len(words) == 2
+
+
+def test_an_attribute_that_comes_later_is_told_once_when_it_is_first_left_out(tmp_path):
+    class Later(EpochTrainCallback):
+        def callback(self, epoch, env_step, context):
+            if epoch == 2:
+                self.file = object()
+
+    trainer = Trainer(made().learner, made().params, TrainerCallbacks(Later()))
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    told = []
+    for record in trainer.epochs():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            saver.after_epoch(0.0)
+        told += [(record.epoch, str(w.message).split(";")[0]) for w in caught]
+    saver.finish()
+    assert told == [(2, "Later.file (object) is not saved")]
+
+
+class Draws(EpochTrainCallback):
+    """Lets generators, of which one is made late, act on the run."""
+
+    def __init__(self):
+        self.old = np.random.Generator(np.random.PCG64DXSM([1, 2]))
+        self.python = random.Random(3)
+        self.drawn = []
+
+    def callback(self, epoch, env_step, context):
+        if not hasattr(self, "new"):
+            self.new = np.random.default_rng(0)
+        child = self.new.spawn(1)[0]
+        drawn = [self.old.normal(), self.python.gauss(0, 1), self.new.random(), child.random()]
+        self.drawn.append(drawn)
+        context.policy.set_eps_training(drawn[2])
+
+
+def test_generators_go_on_as_if_they_had_not_stopped(tmp_path):
+    straight, second = Draws(), Draws()
+    train(tmp_path / "straight", straight, max_epochs=4)
+    train(tmp_path / "run", Draws(), max_epochs=1)
+    train(tmp_path / "run", second, max_epochs=4, resume="must")
+    assert second.drawn == straight.drawn
+    assert len({tuple(drawn) for drawn in straight.drawn}) == 4
+
+
+def test_generators_that_could_not_come_back_exactly_are_refused():
+    for bits in (np.random.MT19937(0), np.random.Philox(0), np.random.SFC64(0)):
+        with pytest.raises(TypeError, match="a Generator of"):
+            to_plain(np.random.Generator(bits))
+    sequence = np.random.SeedSequence(0, pool_size=8)
+    with pytest.raises(TypeError, match="a pool"):
+        to_plain(np.random.default_rng(sequence))
+    for name in ("MT19937", "SeedSequence", "__class__"):
+        content = to_plain(np.random.default_rng(0))["$generator"]
+        with pytest.raises(LookupError):
+            from_plain({"$generator": [name, *content[1:]]})
 
 
 def test_a_state_dict_that_cannot_be_kept_is_refused_by_name(tmp_path):
@@ -1021,6 +1117,15 @@ def test_a_state_dict_that_cannot_be_kept_is_refused_by_name(tmp_path):
     with pytest.raises(CallbackTypeError, match=r"Odd\.state_dict\(\) holds a object"):
         train(tmp_path / "run", Odd())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_state_dict_that_is_no_dict_is_refused_by_name(tmp_path):
+    class Odd(Remembers):
+        def state_dict(self):
+            return self.mean
+
+    with pytest.raises(CallbackTypeError, match=r"Odd\.state_dict\(\) returned .*0.1.*; return a"):
+        train(tmp_path / "run", Odd())
 
 
 def test_the_estimate_of_memory_has_the_copy_that_is_saved(tmp_path):

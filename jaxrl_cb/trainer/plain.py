@@ -1,9 +1,10 @@
 """Callback state as JSON: the values that Python code keeps, and nothing that could run.
 
-JSON has no tuples, sets, deques, arrays or keys that are not text; here they are objects with one
-key that begins with "$". What is read back equals what was written, bit for bit.
+JSON has no tuples, sets, deques, arrays, generators or keys that are not text; here they are
+objects with one key that begins with "$". What is read back equals what was written, bit for bit.
 """
 
+import random
 from collections import deque
 from typing import Any
 
@@ -31,6 +32,10 @@ def to_plain(value: Any) -> Any:
         return {f"${type(value).__name__}": [to_plain(entry) for entry in value]}
     if type(value) is deque:
         return {"$deque": [[to_plain(entry) for entry in value], value.maxlen]}
+    if type(value) is random.Random:
+        return {"$random": to_plain(value.getstate())}
+    if type(value) is np.random.Generator:
+        return _generator_to_plain(value)
     if isinstance(value, jax.Array):
         return _jax_to_plain(value)
     if isinstance(value, np.generic | np.ndarray):
@@ -113,6 +118,35 @@ def _jax_to_plain(value: jax.Array) -> Any:
     return {"$jax": [*content, value.weak_type]}
 
 
+def _generator_to_plain(value: np.random.Generator) -> Any:
+    """With its seed sequence, which `spawn` goes on from."""
+    bits = value.bit_generator
+    name, sequence = type(bits).__name__, bits.seed_seq
+    if type(bits) is not _BITS.get(name) or type(sequence) is not np.random.SeedSequence:
+        raise TypeError(f"a Generator of {name}")
+    seeds: Any = sequence.state
+    if seeds["pool_size"] != POOL_SIZE:
+        raise TypeError("a Generator with a pool of its own size")
+    own = [to_plain(seeds[key]) for key in ("entropy", "spawn_key", "n_children_spawned")]
+    return {"$generator": [name, own, to_plain(bits.state)]}
+
+
+def _generator(content: Any) -> np.random.Generator:
+    name, (entropy, spawn_key, spawned), state = content
+    sequence = np.random.SeedSequence(
+        from_plain(entropy), spawn_key=from_plain(spawn_key), n_children_spawned=spawned
+    )
+    bits = _BITS[name](sequence)
+    bits.state = from_plain(state)
+    return np.random.Generator(bits)
+
+
+def _random(content: Any) -> random.Random:
+    value = random.Random()
+    value.setstate(from_plain(content))
+    return value
+
+
 def _array(content: Any) -> np.ndarray:
     dtype, shape, values = content
     if np.dtype(str(dtype)).kind not in "biuf":
@@ -130,6 +164,12 @@ def _jax(content: Any) -> jax.Array:
     return value
 
 
+POOL_SIZE = 4
+"""Of NumPy's seed sequences, unless another one is asked for."""
+
+_BITS = {"PCG64": np.random.PCG64, "PCG64DXSM": np.random.PCG64DXSM}
+"""`default_rng` has the first. Others keep a position, which NumPy does not check as it sets it."""
+
 _KINDS = {
     "$dict": lambda entries: {from_plain(key): from_plain(entry) for key, entry in entries},
     "$tuple": lambda entries: tuple(map(from_plain, entries)),
@@ -139,4 +179,6 @@ _KINDS = {
     "$array": _array,
     "$scalar": lambda content: _array(content)[()],
     "$jax": _jax,
+    "$generator": _generator,
+    "$random": _random,
 }

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrl_cb.checks import check_int, check_kind
 from jaxrl_cb.errors import (
+    CheckpointWarning,
     ConfigTypeError,
     JaxrlError,
     NonFiniteError,
@@ -259,11 +260,16 @@ class Trainer:
     def snapshot(self, into: Snapshot | None = None) -> Snapshot:
         """The run as it is between two epochs; `restore` goes on from it, bit for bit.
 
+        A CheckpointWarning names, once, what it leaves out (see `check_saveable`).
+
         Args:
             into: an earlier snapshot that nobody needs any more, whose memory is used again.
         """
         state, lockstep = self._members.snapshot(into and into.state)
-        return Snapshot(state, lockstep, self.progress.copy(), self._hooks.state_dict())
+        callbacks = self._hooks.state_dict()
+        for text in self._hooks.unsaved(callbacks):
+            warnings.warn(text, CheckpointWarning, stacklevel=2)
+        return Snapshot(state, lockstep, self.progress.copy(), callbacks)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Puts this trainer where another one with the same learner and parameters was.
@@ -288,13 +294,12 @@ class Trainer:
         self.progress.show(self.context, self._views)
 
     def check_saveable(self) -> list[str]:
-        """What snapshots leave out: attributes of callbacks that JSON cannot bring back.
+        """What snapshots leave out and was not told before: state of callbacks that is no JSON.
 
         Raises:
             CallbackTypeError: a callback's own `state_dict` has such a value.
         """
-        self._hooks.state_dict()
-        return self._hooks.unsaved()
+        return self._hooks.unsaved(self._hooks.state_dict())
 
     @property
     def _members(self) -> Members:
