@@ -1,5 +1,6 @@
 """Checkpoints: what is saved is what is resumed, and nothing that was changed is ever used."""
 
+import copy
 import dataclasses
 import errno
 import functools
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections import Counter as Counts
 from collections import OrderedDict, deque
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from jaxrl_cb.envs import make
 from jaxrl_cb.errors import (
     CallbackTypeError,
     CheckpointCorruptError,
+    CheckpointError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
     CheckpointVersionError,
@@ -491,6 +494,83 @@ def test_a_manifest_that_is_sealed_but_of_no_run_is_not_used(one, folder):
 
     rewrite(folder, change)
     assert check_never_wrong(folder, one, "no run") == 2
+
+
+def places(content, path=()):
+    """The paths to all that JSON holds, of lists the first two entries."""
+    if path:
+        yield path
+    inner = content.items() if isinstance(content, dict) else enumerate(content[:2])
+    for key, value in inner if isinstance(content, dict | list) else ():
+        yield from places(value, (*path, key)) if isinstance(value, dict | list) else [(*path, key)]
+
+
+def mutations(body):
+    """(path, value, body with it): two odd values at every place of a manifest."""
+    draw = random.Random(0)
+    arrays = ("history.returns", "lockstep.num_updates", "state.num_updates")
+    table = {name: body["arrays"][name] for name in arrays}
+    for path in places(body | {"arrays": table}):
+        for value in draw.sample([[], None, {}, "x", -1, 2**70, [[1]]], 2):
+            changed = copy.deepcopy(body)
+            inner = changed
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+            yield ".".join(map(str, path)), value, changed
+
+
+# What a run may have been, as far as anyone can tell: its score, and what its callbacks kept.
+FREE = ("run.best.0.0", "run.seconds", "run.diverged", "run.callbacks", "facts")
+
+
+def test_a_sealed_manifest_with_odd_content_is_a_bad_checkpoint_and_nothing_else(
+    one, folder, tmp_path
+):
+    """The older one is used, or an error says what is wrong, or it is the same run."""
+    manifest = folder / "3" / "manifest" / "metadata"
+    body = CheckpointStore(folder).read_manifest(3)
+    body["run"]["ended"], body["run"]["diverged"] = [[0, 3, 240]], [[0, "loss"]]
+    outcomes = Counts()
+    for path, value, changed in mutations(body):
+        manifest.write_text(json.dumps(sealed({}, changed)))
+        trainer, what = made(), f"{path} = {value!r}"
+        before = [dict(vars(c)) for c in trainer.callbacks.lists()[0]]
+        refused = ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                Checkpointer(folder, trainer).restore("auto")
+            except CheckpointError as error:
+                refused = str(error)
+        epoch = trainer.progress.epoch
+        outcomes["refused" if refused else epoch] += 1
+        if refused:
+            assert "\n" not in refused, what
+            assert trainer.progress.history == [], what
+            assert [dict(vars(c)) for c in trainer.callbacks.lists()[0]] == before, what
+        elif epoch == 2:
+            shutil.move(folder / "rejected" / "3", folder / "3")
+        else:
+            assert epoch == 3, what
+            assert path.startswith(FREE) or changed == body, what
+    assert min(outcomes[name] for name in ("refused", 2, 3)) >= 1, outcomes
+    assert outcomes[2] > 60
+
+
+@pytest.mark.parametrize("value", [[], None, {}, "x", -1, {"settings": []}])
+@pytest.mark.parametrize("name", ["run", "versions", "metrics"])
+def test_odd_facts_in_a_sealed_manifest_make_a_bad_checkpoint(tmp_path_factory, name, value):
+    path = tmp_path_factory.getbasetemp() / "odd facts"
+    if not path.exists():
+        train(path, max_epochs=1)
+    store = CheckpointStore(path / "checkpoints")
+    copied = Path(shutil.copytree(path, path.with_name(f"{name} {value}")))
+    body = store.read_manifest(1)
+    body["facts"][name] = value
+    (copied / "checkpoints/1/manifest/metadata").write_text(json.dumps(sealed({}, body)))
+    with pytest.warns(CheckpointWarning, match=r"checkpoint 1 is not used|another machine"):
+        train(copied, max_epochs=1, resume="auto")
 
 
 def test_callbacks_that_keep_too_much_are_told_when_it_is_saved(tmp_path):

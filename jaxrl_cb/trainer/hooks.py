@@ -119,7 +119,7 @@ class Hooks:
             )
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Puts back what passed `check`, with a warning where that changes what was given."""
+        """Puts back what `check` has taken, with a warning where that changes what was given."""
         for callback, text, state in zip(self._all(), self._texts, states, strict=True):
             callback.load_state_dict(from_plain(state["state"]))
             if text not in (state["text"], str(callback)):
