@@ -1,6 +1,9 @@
 """Checkpoints: what is saved is what is resumed, and nothing that was changed is ever used."""
 
+import copy
+import dataclasses
 import errno
+import functools
 import gc
 import json
 import os
@@ -9,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections import deque
+from collections import Counter as Counts
+from collections import OrderedDict, deque
 from pathlib import Path
 
 import jax
@@ -674,6 +678,20 @@ def test_a_checkpoint_of_other_callbacks_is_refused(folder):
         Checkpointer(folder, trainer).restore("auto")
 
 
+@pytest.mark.parametrize("given", [None, [Remembers()], [Remembers()] * 2])
+def test_other_callbacks_are_told_before_anything_is_compiled(folder, given, compiles):
+    kept = made()
+    params = dataclasses.replace(kept.params, chunk_num_steps=28)  # which nothing has compiled yet
+    trainer = Trainer(kept.learner, params, TrainerCallbacks(given))
+    compiles()
+    with pytest.raises(CheckpointMismatchError, match="give it the same ones"):
+        Checkpointer(folder, trainer).restore("auto")
+    assert compiles() == 0
+    assert trainer.progress.history == []
+    trainer.init()
+    assert compiles() > 0 or given  # it was not compiled before
+
+
 def test_a_later_format_is_refused(folder, monkeypatch):
     monkeypatch.setattr("jaxrl_cb.trainer.manifest.FORMAT", FORMAT + 1)
     rewrite_with = CheckpointStore(folder)
@@ -770,6 +788,83 @@ def test_a_manifest_that_is_sealed_but_of_no_run_is_not_used(one, folder):
 
     rewrite(folder, change)
     assert check_never_wrong(folder, one, "no run") == 2
+
+
+def places(content, path=()):
+    """The paths to all that JSON holds, of lists the first two entries."""
+    if path:
+        yield path
+    inner = content.items() if isinstance(content, dict) else enumerate(content[:2])
+    for key, value in inner if isinstance(content, dict | list) else ():
+        yield from places(value, (*path, key)) if isinstance(value, dict | list) else [(*path, key)]
+
+
+def mutations(body):
+    """(path, value, body with it): two odd values at every place of a manifest."""
+    draw = random.Random(0)
+    arrays = ("history.returns", "lockstep.num_updates", "state.num_updates")
+    table = {name: body["arrays"][name] for name in arrays}
+    for path in places(body | {"arrays": table}):
+        for value in draw.sample([[], None, {}, "x", -1, 2**70, [[1]]], 2):
+            changed = copy.deepcopy(body)
+            inner = changed
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+            yield ".".join(map(str, path)), value, changed
+
+
+# What a run may have been, as far as anyone can tell: its score, and what its callbacks kept.
+FREE = ("run.best.0.0", "run.seconds", "run.diverged", "run.callbacks", "facts")
+
+
+def test_a_sealed_manifest_with_odd_content_is_a_bad_checkpoint_and_nothing_else(
+    one, folder, tmp_path
+):
+    """The older one is used, or an error says what is wrong, or it is the same run."""
+    manifest = folder / "3" / "manifest" / "metadata"
+    body = CheckpointStore(folder).read_manifest(3)
+    body["run"]["ended"], body["run"]["diverged"] = [[0, 3, 240]], [[0, "loss"]]
+    outcomes = Counts()
+    for path, value, changed in mutations(body):
+        manifest.write_text(json.dumps(sealed({}, changed)))
+        trainer, what = made(), f"{path} = {value!r}"
+        before = [dict(vars(c)) for c in trainer.callbacks.lists()[0]]
+        refused = ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                Checkpointer(folder, trainer).restore("auto")
+            except CheckpointError as error:
+                refused = str(error)
+        epoch = trainer.progress.epoch
+        outcomes["refused" if refused else epoch] += 1
+        if refused:
+            assert "\n" not in refused, what
+            assert trainer.progress.history == [], what
+            assert [dict(vars(c)) for c in trainer.callbacks.lists()[0]] == before, what
+        elif epoch == 2:
+            shutil.move(folder / "rejected" / "3", folder / "3")
+        else:
+            assert epoch == 3, what
+            assert path.startswith(FREE) or changed == body, what
+    assert min(outcomes[name] for name in ("refused", 2, 3)) >= 1, outcomes
+    assert outcomes[2] > 60
+
+
+@pytest.mark.parametrize("value", [[], None, {}, "x", -1, {"settings": []}])
+@pytest.mark.parametrize("name", ["run", "versions", "metrics"])
+def test_odd_facts_in_a_sealed_manifest_make_a_bad_checkpoint(tmp_path_factory, name, value):
+    path = tmp_path_factory.getbasetemp() / "odd facts"
+    if not path.exists():
+        train(path, max_epochs=1)
+    store = CheckpointStore(path / "checkpoints")
+    copied = Path(shutil.copytree(path, path.with_name(f"{name} {value}")))
+    body = store.read_manifest(1)
+    body["facts"][name] = value
+    (copied / "checkpoints/1/manifest/metadata").write_text(json.dumps(sealed({}, body)))
+    with pytest.warns(CheckpointWarning, match=r"checkpoint 1 is not used|another machine"):
+        train(copied, max_epochs=1, resume="auto")
 
 
 def test_callbacks_that_keep_too_much_are_told_when_it_is_saved(tmp_path):
@@ -1261,6 +1356,59 @@ def test_numbers_that_are_not_finite_come_back():
     assert back[1] == float("-inf")
 
 
+class Averages(EpochTrainCallback):
+    """Keeps jax arrays, and calls what only they have."""
+
+    def __init__(self):
+        self.mean = jnp.zeros(3)
+        self.rate = jnp.asarray(1e-3)  # of a weak type
+        self.key = jax.random.PRNGKey(0)
+
+    def callback(self, epoch, env_step, context):
+        self.key, key = jax.random.split(self.key)
+        self.mean = self.mean.at[0].add(jax.random.uniform(key)) * self.rate
+        context.policy.set_learning_rate(float(self.mean[0]))
+
+
+def test_a_callback_that_keeps_jax_arrays_goes_on_as_if_it_had_not_stopped(tmp_path):
+    straight, first, second = Averages(), Averages(), Averages()
+    train(tmp_path / "straight", straight, max_epochs=3)
+    train(tmp_path / "run", first, max_epochs=1)
+    train(tmp_path / "run", second, max_epochs=3, resume="must")
+    for name, expected in vars(straight).items():
+        value = getattr(second, name)
+        assert isinstance(value, jax.Array)
+        assert (value.dtype, value.weak_type) == (expected.dtype, expected.weak_type)
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "uint32", "float16", "float32"])
+def test_jax_arrays_come_back_as_jax_arrays(dtype, compiles):
+    value = jax.device_put(np.array([[0, 1, 3]], dtype))
+    compiles()
+    back = from_plain(json.loads(json.dumps(to_plain(value))))
+    assert compiles() == 0
+    assert isinstance(back, jax.Array)
+    assert (back.dtype, back.weak_type, back.shape) == (value.dtype, False, (1, 3))
+    np.testing.assert_array_equal(back, value)
+
+
+@pytest.mark.parametrize("value", [2, 0.1])
+def test_jax_numbers_of_a_weak_type_stay_weak(value):
+    back = from_plain(json.loads(json.dumps(to_plain(jnp.asarray(value)))))
+    assert (back.weak_type, back.shape, back) == (True, (), jnp.asarray(value))
+
+
+def test_jax_arrays_that_could_not_come_back_exactly_are_refused():
+    for value in (jnp.broadcast_to(jnp.asarray(2.0), (2,)), jax.random.key(0)):
+        with pytest.raises(TypeError):
+            to_plain(value)
+    with pytest.raises(TypeError):
+        to_plain(jnp.zeros(2, jnp.bfloat16))
+    with pytest.raises(ValueError, match="jax_enable_x64"):
+        from_plain({"$jax": ["float64", [1], [0.0], False]})
+
+
 @pytest.mark.parametrize("value", [object(), {"a": [lambda: 0]}, np.array(["x"]), {1: Path("x")}])
 def test_what_json_cannot_bring_back_is_refused(value):
     with pytest.raises(TypeError):
@@ -1273,19 +1421,153 @@ def test_what_was_never_written_is_refused(value):
         from_plain(value)
 
 
-def test_an_attribute_that_is_left_out_is_told(tmp_path):
+class Uploads(EpochTrainCallback):
+    """Keeps secrets one, two and three levels down."""
+
+    def __init__(self, secret):
+        self.options = {"api_key": secret, "url": "a", "login": {"password": secret, "user": "b"}}
+        self.servers = [{"token": secret}, ({"secret": secret, 1: 2},)]
+        self.last = deque([{"token": secret}], 3)
+        self.by_name = OrderedDict(credentials=secret)
+        self.num_calls = 0
+
+    def callback(self, epoch, env_step, context):
+        self.num_calls += 1
+        self.options["url"] = f"a{self.num_calls}"
+
+
+def test_entries_that_are_named_like_secrets_are_in_no_file(tmp_path):
+    with pytest.warns(CheckpointWarning, match=r"Uploads\.by_name \(OrderedDict\)"):
+        train(tmp_path / "run", Uploads("canary"), max_epochs=1)
+    files = all_files(tmp_path / "run")
+    assert len(files) > 10
+    assert [file for file in files if b"canary" in file.read_bytes()] == []
+    assert "url='a'" in str(Uploads("canary"))
+    assert "canary" not in f"{Uploads('canary')} {[Uploads('canary')]}"
+
+
+def test_entries_that_were_left_out_are_those_of_the_callback_that_goes_on(tmp_path):
+    with pytest.warns(CheckpointWarning, match="by_name"):
+        train(tmp_path / "run", Uploads("old"), max_epochs=2)
+    uploads = Uploads("new")
+    with pytest.warns(CheckpointWarning, match="by_name"):
+        train(tmp_path / "run", uploads, resume="must", max_epochs=3)
+    login = {"password": "new", "user": "b"}
+    assert uploads.options == {"api_key": "new", "url": "a3", "login": login}
+    assert uploads.servers == [{"token": "new"}, ({"secret": "new", 1: 2},)]
+    assert uploads.last == deque([{"token": "new"}], 3)
+    assert uploads.last.maxlen == 3
+    assert uploads.num_calls == 3
+
+
+class Counter:
+    """Callable, with a state that no checkpoint has."""
+
+    count = 0
+
+    def __call__(self, *arguments):
+        self.count += 1
+
+    def method(self, epoch, env_step, context):
+        self.count += 1
+
+
+def told_at_the_start(tmp_path, callback):
+    trainer = Trainer(made().learner, made().params, TrainerCallbacks(callback))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Checkpointer(tmp_path, trainer)
+    return [str(warning.message) for warning in caught]
+
+
+def test_attributes_that_are_left_out_are_told(tmp_path):
     class Holds(Remembers):
         def __init__(self):
             super().__init__()
             self.file = object()
-            self.function = print
+            self.counter = Counter()
+            self.method = self.counter.method
+            self.partial = functools.partial(self.method, 1)
+            self.draw = np.random.default_rng(0).random
+            self.functions = [print, lambda: 0]
+            # These have no state.
+            self.function, self.kind, self.own = print, Counter, self.callback
+            self.square, self.tanh = functools.partial(pow, exp=2), np.tanh
+            self.jitted, self.relu = jax.jit(lambda x: x), jax.nn.relu
 
-    trainer = Trainer(made().learner, made().params, TrainerCallbacks(Holds()))
-    with pytest.warns(
-        CheckpointWarning, match=r"Holds\.file \(object\) is not saved; give"
-    ) as told:
-        Checkpointer(tmp_path, trainer)
-    assert len(told) == 1
+    words = told_at_the_start(tmp_path, [Holds(), Holds()])
+    left_out = {word.split()[0] for word in words}
+    names = ("file", "counter", "method", "partial", "draw", "functions")
+    assert left_out == {f"Holds.{name}" for name in names}
+    assert len(words) == 6
+    assert words[0].startswith("Holds.file (object) is not saved; give Holds a state_dict")
+
+
+def test_the_state_of_an_object_whose_method_is_a_callback_is_told(tmp_path):
+    def function(epoch, env_step, context):
+        pass
+
+    bound = Counter().method
+    words = told_at_the_start(tmp_path, [function, bound, functools.partial(bound)])
+    assert words[0].startswith("the state of the object whose method Counter.method is a callback")
+    assert len(words) == 2
+
+
+def test_an_attribute_that_comes_later_is_told_once_when_it_is_first_left_out(tmp_path):
+    class Later(EpochTrainCallback):
+        def callback(self, epoch, env_step, context):
+            if epoch == 2:
+                self.file = object()
+
+    trainer = Trainer(made().learner, made().params, TrainerCallbacks(Later()))
+    saver = Checkpointer(tmp_path / "checkpoints", trainer, every=1)
+    told = []
+    for record in trainer.epochs():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            saver.after_epoch(0.0)
+        told += [(record.epoch, str(w.message).split(";")[0]) for w in caught]
+    saver.finish()
+    assert told == [(2, "Later.file (object) is not saved")]
+
+
+class Draws(EpochTrainCallback):
+    """Lets generators, of which one is made late, act on the run."""
+
+    def __init__(self):
+        self.old = np.random.Generator(np.random.PCG64DXSM([1, 2]))
+        self.python = random.Random(3)
+        self.drawn = []
+
+    def callback(self, epoch, env_step, context):
+        if not hasattr(self, "new"):
+            self.new = np.random.default_rng(0)
+        child = self.new.spawn(1)[0]
+        drawn = [self.old.normal(), self.python.gauss(0, 1), self.new.random(), child.random()]
+        self.drawn.append(drawn)
+        context.policy.set_eps_training(drawn[2])
+
+
+def test_generators_go_on_as_if_they_had_not_stopped(tmp_path):
+    straight, second = Draws(), Draws()
+    train(tmp_path / "straight", straight, max_epochs=4)
+    train(tmp_path / "run", Draws(), max_epochs=1)
+    train(tmp_path / "run", second, max_epochs=4, resume="must")
+    assert second.drawn == straight.drawn
+    assert len({tuple(drawn) for drawn in straight.drawn}) == 4
+
+
+def test_generators_that_could_not_come_back_exactly_are_refused():
+    for bits in (np.random.MT19937(0), np.random.Philox(0), np.random.SFC64(0)):
+        with pytest.raises(TypeError, match="a Generator of"):
+            to_plain(np.random.Generator(bits))
+    sequence = np.random.SeedSequence(0, pool_size=8)
+    with pytest.raises(TypeError, match="a pool"):
+        to_plain(np.random.default_rng(sequence))
+    for name in ("MT19937", "SeedSequence", "__class__"):
+        content = to_plain(np.random.default_rng(0))["$generator"]
+        with pytest.raises(LookupError):
+            from_plain({"$generator": [name, *content[1:]]})
 
 
 def test_a_state_dict_that_cannot_be_kept_is_refused_by_name(tmp_path):
@@ -1296,6 +1578,15 @@ def test_a_state_dict_that_cannot_be_kept_is_refused_by_name(tmp_path):
     with pytest.raises(CallbackTypeError, match=r"Odd\.state_dict\(\) holds a object"):
         train(tmp_path / "run", Odd())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_state_dict_that_is_no_dict_is_refused_by_name(tmp_path):
+    class Odd(Remembers):
+        def state_dict(self):
+            return self.mean
+
+    with pytest.raises(CallbackTypeError, match=r"Odd\.state_dict\(\) returned .*0.1.*; return a"):
+        train(tmp_path / "run", Odd())
 
 
 def test_the_estimate_of_memory_has_the_copy_that_is_saved(tmp_path):

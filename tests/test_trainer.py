@@ -738,6 +738,9 @@ class StopAt(EpochStopCallback):
             self.kept = context.snapshot()
         return stop
 
+    def state_dict(self):
+        return {"epochs": self.epochs, "asked": self.asked}
+
 
 NEVER = 99
 

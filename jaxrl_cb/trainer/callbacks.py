@@ -3,15 +3,18 @@
 import dataclasses
 import functools
 import inspect
+import re
+import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Self
 
+import numpy as np
 from sensai.util.string import ToStringMixin
 
 from jaxrl_cb.errors import CallbackTypeError, kind, looks_secret
 from jaxrl_cb.trainer.context import TrainingContext
-from jaxrl_cb.trainer.plain import is_plain
+from jaxrl_cb.trainer.plain import is_plain, with_secrets, without_secrets
 
 
 class Callback(ToStringMixin, ABC):
@@ -25,7 +28,13 @@ class Callback(ToStringMixin, ABC):
 
     def _tostring_properties(self, exclude: Any = None, *settings: Any, **named: Any) -> str:
         secrets = [name for name in vars(self) if looks_secret(name)]
-        return super()._tostring_properties([*(exclude or []), *secrets], *settings, **named)
+        # Text is made of a stand-in, whose dicts are without secrets too.
+        shown = object.__new__(type(self))
+        vars(shown).update({n: without_secrets(value) for n, value in vars(self).items()})
+        named.setdefault("converter", self._StringConverterAvoidToStringMixinRecursion(self))
+        make = super(Callback, shown)._tostring_properties
+        text = make([*(exclude or []), *secrets], *settings, **named)
+        return re.sub(r" at 0x[0-9a-f]+", "", text)  # of objects without a text of their own
 
     def validate(self, context: TrainingContext) -> None:
         """Called once before anything runs; raises if the callback cannot work there."""
@@ -33,26 +42,45 @@ class Callback(ToStringMixin, ABC):
     def state_dict(self) -> dict[str, Any]:
         """The callback's state: by default all attributes that a checkpoint can keep.
 
-        Those are numbers, text, lists, tuples, sets, deques, dicts and arrays, and what is made of
-        them. Overrides return such values as well. Attributes that are named like secrets
-        (``api_key``) are left out, here and in the text.
+        Those are numbers, text, lists, tuples, sets, deques, dicts and arrays, what is made of
+        them, and generators (`numpy.random.default_rng`, `random.Random`). Overrides return such
+        values as well. Attributes that are named like secrets (``api_key``), and such entries of
+        dicts, are left out, here and in the text.
         """
         values = vars(self).items()
-        return {n: value for n, value in values if is_plain(value) and not looks_secret(n)}
+        saved = {n: value for n, value in values if is_plain(value) and not looks_secret(n)}
+        return {n: without_secrets(value) for n, value in saved.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave."""
-        vars(self).update(state)
+        """Puts back what `state_dict` gave; entries of dicts that it left out stay as they are."""
+        own = vars(self)
+        own.update({n: with_secrets(value, own.get(n)) for n, value in state.items()})
 
-    def unsaved(self) -> list[str]:
-        """Names of attributes that the default `state_dict` leaves out, functions aside."""
+    def unsaved(self, saved: Collection[str]) -> list[str]:
+        """Names of attributes that the default `state_dict` leaves out and a resumed run lacks.
+
+        Args:
+            saved: names that it gave. Of the others, functions and classes have no state.
+        """
         if type(self).state_dict is not Callback.state_dict:
             return []
         return [
             n
             for n, value in vars(self).items()
-            if not (is_plain(value) or callable(value) or looks_secret(n))
+            if n not in saved and not (looks_secret(n) or has_no_state(value, self))
         ]
+
+
+def has_no_state(value: Any, callback: Any = None) -> bool:
+    """Whether a value is a function or a class, or only wraps one, as `jax.jit` does.
+
+    A method of an object has its state, unless the object is the callback itself.
+    """
+    while isinstance(value, functools.partial) or hasattr(value, "__wrapped__"):
+        value = value.func if isinstance(value, functools.partial) else value.__wrapped__
+    owner = getattr(value, "__self__", None)
+    is_free = owner is None or owner is callback or isinstance(owner, type | types.ModuleType)
+    return isinstance(value, type | np.ufunc) or (inspect.isroutine(value) and is_free)
 
 
 class EpochTrainCallback(Callback):
@@ -140,6 +168,9 @@ class _Function:
 
     def _tostring_excludes(self) -> list[str]:
         return ["_function"]  # its text holds an address
+
+    def unsaved(self, saved: Collection[str]) -> list[str]:
+        return [] if has_no_state(self._function) else ["_function"]
 
     def callback(self, epoch: int, env_step: Any, context: TrainingContext) -> None:
         self._function(epoch, env_step, context)

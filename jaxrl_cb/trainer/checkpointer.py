@@ -16,6 +16,7 @@ from jaxrl_cb.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     CheckpointWarning,
+    shown,
 )
 from jaxrl_cb.trainer.checkpoint_store import CheckpointStore
 from jaxrl_cb.trainer.manifest import check_expected
@@ -123,8 +124,10 @@ class Checkpointer:
         self._saved_epoch, self._saved_at = step, time.monotonic()
 
     def _read(self, step: int, accept: Callable[[dict[str, Any]], None] | None) -> Snapshot:
-        body, trainer = self.store.read_manifest(step), self._trainer
+        """All of a checkpoint that the trainer will use; nothing is changed by it yet."""
+        trainer = self._trainer
         try:
+            body = self.store.read_manifest(step)
             if accept:
                 accept(body["facts"])
             num_running = len(body["run"]["best"]) - len(body["run"]["ended"])
@@ -132,10 +135,12 @@ class Checkpointer:
             check_expected(body["arrays"], shapes_of(expected))
             arrays = self.store.read_arrays(step, body["arrays"])
             return from_stored(arrays, body["run"], expected)
-        except CheckpointError:
+        except (CheckpointError, Warning):  # a warning may have been made an error
             raise
-        except (LookupError, TypeError, ValueError) as error:
-            raise CheckpointCorruptError(f"its content is not that of a run: {error!r}") from error
+        except Exception as error:  # whatever is in a file, it is no more than a bad checkpoint
+            raise CheckpointCorruptError(
+                f"its content is not that of a run: {shown(error, 200)}"
+            ) from error
 
     @property
     def is_current(self) -> bool:

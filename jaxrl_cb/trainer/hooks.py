@@ -52,6 +52,7 @@ class Hooks:
             [(c, c.get_trainer_fn(view)) for c in own]
             for own, view in zip(copies, views, strict=True)
         ]
+        self._told: set[str] = set()  # see `unsaved`
         self._texts = [str(callback) for callback in self._all()]
         everyone = [(context, [*train, *test]), *zip(views, copies, strict=True)]
         for own_context, own in everyone:
@@ -104,11 +105,11 @@ class Hooks:
             for callback, text in zip(self._all(), self._texts, strict=True)
         ]
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Puts back what `state_dict` gave, with a warning where that changes what was given.
+    def check(self, states: list[dict[str, Any]]) -> None:
+        """Checks that what `state_dict` gave was of the same callbacks.
 
         Raises:
-            CheckpointMismatchError: it was of other callbacks.
+            CheckpointMismatchError: it was of other ones.
         """
         given, now = [s["class"] for s in states], [_class(c) for c in self._all()]
         if given != now:
@@ -116,6 +117,9 @@ class Hooks:
                 f"the run had the callbacks {', '.join(given) or 'none'}, now there are "
                 f"{', '.join(now) or 'none'}; give it the same ones"
             )
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Puts back what `check` has taken, with a warning where that changes what was given."""
         for callback, text, state in zip(self._all(), self._texts, states, strict=True):
             callback.load_state_dict(from_plain(state["state"]))
             if text not in (state["text"], str(callback)):
@@ -124,14 +128,16 @@ class Hooks:
                     *(CheckpointWarning, 2),
                 )
 
-    def unsaved(self) -> list[str]:
-        """Attributes of callbacks that their states leave out, each with the way out."""
-        return [
-            f"{_name(callback)}.{name} ({type(vars(callback)[name]).__name__}) is not saved; give "
-            f"{_name(callback)} a state_dict and a load_state_dict that bring it back"
-            for callback in self._all()
-            for name in callback.unsaved()
+    def unsaved(self, states: list[dict[str, Any]]) -> list[str]:
+        """What `state_dict` left out and was not told of before, each with the way out."""
+        texts = [
+            _unsaved_text(callback, name)
+            for callback, state in zip(self._all(), states, strict=True)
+            for name in callback.unsaved(state["state"])
         ]
+        new = [text for text in dict.fromkeys(texts) if text not in self._told]
+        self._told.update(new)
+        return new
 
     def _all(self) -> list[Callback]:
         return [callback for own in (self.train, self.test, *self.stop) for callback, _ in own]
@@ -172,6 +178,10 @@ def _class(callback: Any) -> str:
 
 def _plain_state(callback: Any) -> Any:
     state = callback.state_dict()
+    if not isinstance(state, dict):
+        raise CallbackTypeError(
+            f"{_name(callback)}.state_dict() returned {shown(state)}; return a dict"
+        )
     try:
         return to_plain(state)
     except TypeError as error:
@@ -179,6 +189,19 @@ def _plain_state(callback: Any) -> Any:
             f"{_name(callback)}.state_dict() holds {error}, which a checkpoint cannot keep; return "
             "numbers, text, lists, tuples, sets, deques, dicts and arrays"
         ) from error
+
+
+def _unsaved_text(callback: Any, attribute: str) -> str:
+    name = _name(callback)
+    if isinstance(callback, FUNCTIONS):
+        return (
+            f"the state of the object whose method {name} is a callback is not saved; make its "
+            "class a callback, with a state_dict and a load_state_dict"
+        )
+    return (
+        f"{name}.{attribute} ({type(vars(callback)[attribute]).__name__}) is not saved; give "
+        f"{name} a state_dict and a load_state_dict that bring it back"
+    )
 
 
 def _name(callback: Any) -> str:

@@ -7,10 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrl_cb.errors import shown
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.history import Best, BestOfSeed, EpochRecord
+from jaxrl_cb.trainer.members import LOCKSTEP
 from jaxrl_cb.trainer.params import TrainerParams
+from jaxrl_cb.trainer.plain import from_plain
 from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.types import PyTree, TrainState
 
@@ -98,23 +101,36 @@ def from_stored(arrays: Arrays, data: dict[str, Any], expected: TrainState) -> S
     """The snapshot that was made into these arrays and this JSON.
 
     Raises:
-        KeyError, ValueError, TypeError: it cannot have been one.
+        Exception: of any kind, it cannot have been one. Whatever `Trainer.restore` uses is checked.
     """
     state = _tree("state", arrays, expected)
     best = _tree("best", arrays, expected.params)
-    progress = Progress(len(data["best"]))
-    progress.epoch, progress.env_step = int(data["epoch"]), int(data["env_step"])
-    progress.history = _history(arrays)
-    for index, (score, epoch) in enumerate(data["best"]):
+    num_seeds = len(jax.tree.leaves(best)[0])
+    progress = Progress(num_seeds)
+    progress.history = _history(arrays, num_seeds)
+    progress.epoch = _whole(data["epoch"], 0)
+    progress.env_step = _whole(data["env_step"], 0)
+    last = progress.history[-1]
+    if (last.epoch, last.env_step) != (progress.epoch, progress.env_step):
+        raise ValueError(f"its last test is of epoch {last.epoch}, step {last.env_step}")
+    for index, (score, epoch) in zip(range(num_seeds), data["best"], strict=True):
         own = jax.tree.map(lambda x, i=index: x[i : i + 1], best)
-        progress.best[index] = BestOfSeed(Best(float(score), int(epoch), own))
-    progress.ended = {int(i): (int(epoch), int(step)) for i, epoch, step in data["ended"]}
-    progress.diverged = {int(index): str(words) for index, words in data["diverged"]}
-    progress.num_evaluations = np.array(data["num_evaluations"], np.uint32)
-    progress.seconds = {str(name): float(value) for name, value in data["seconds"].items()}
-    prefix = "lockstep."
-    lockstep = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
-    return Snapshot(state, lockstep, progress, data["callbacks"])
+        best_epoch = _whole(epoch, 0, progress.epoch)
+        progress.best[index] = BestOfSeed(Best(_of(float, score), best_epoch, own))
+    for index, epoch, step in data["ended"]:
+        when = (_whole(epoch, 0, progress.epoch), _whole(step, 0, progress.env_step))
+        progress.ended[_new_seed(index, progress, progress.ended)] = when
+    for index, words in data["diverged"]:
+        if index not in progress.ended:
+            raise ValueError(f"seed {index} diverged but did not end")
+        progress.diverged[_new_seed(index, progress, progress.diverged)] = _of(str, words)
+    numbers = zip(range(num_seeds), data["num_evaluations"], strict=True)
+    progress.num_evaluations[:] = [_whole(number, 0, 2**32 - 1) for _, number in numbers]
+    if data["seconds"].keys() != progress.seconds.keys():
+        raise ValueError(f"its seconds are of {list(data['seconds'])}")
+    progress.seconds = {name: _of(float, value) for name, value in data["seconds"].items()}
+    lockstep = _lockstep(arrays, expected, num_seeds)
+    return Snapshot(state, lockstep, progress, _callbacks(data["callbacks"]))
 
 
 def named(tree: PyTree) -> dict[str, Any]:
@@ -136,15 +152,59 @@ def _tree(prefix: str, arrays: Mapping[str, Any], expected: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(expected), values)
 
 
-def _history(arrays: Arrays) -> list[EpochRecord]:
-    columns = {}
+def _history(arrays: Arrays, num_seeds: int) -> list[EpochRecord]:
+    """The records of epochs 0, 1, ..., of which every column has a row."""
+    columns, num_rows = {}, len(arrays["history.epoch"])
     for field in dataclasses.fields(EpochRecord):
         column = arrays[f"history.{field.name}"]
-        columns[field.name] = column.tolist() if column.ndim == 1 else column
+        num_axes = 3 if field.name in ("returns", "lengths") else 2
+        num_axes = num_axes if field.type is np.ndarray else 1
+        is_right = column.shape[:2] == (num_rows, num_seeds)[:num_axes]
+        if not is_right or column.ndim != num_axes or column.dtype.kind not in "biuf":
+            raise ValueError(f"its history.{field.name} is {column.dtype}{list(column.shape)}")
+        columns[field.name] = column.tolist() if num_axes == 1 else column
+    if columns["epoch"] != list(range(num_rows)):
+        raise ValueError("its history does not have every epoch once")
     return [
         EpochRecord(**{name: column[row] for name, column in columns.items()})
-        for row in range(len(columns["epoch"]))
+        for row in range(num_rows)
     ]
+
+
+def _lockstep(arrays: Arrays, expected: TrainState, num_seeds: int) -> Arrays:
+    own = {name: arrays[f"lockstep.{name}"] for name in LOCKSTEP}
+    for name, value in own.items():
+        if (value.shape, value.dtype) != ((num_seeds,), getattr(expected, name).dtype):
+            raise ValueError(f"its lockstep.{name} is {value.dtype}{list(value.shape)}")
+    return own
+
+
+def _callbacks(entries: Any) -> list[dict[str, Any]]:
+    """Checks that this is what `Hooks.state_dict` gives; what states mean is the callbacks' own."""
+    for entry in _of(list, entries):
+        for name in ("class", "text"):
+            _of(str, entry[name])
+        _of(dict, from_plain(entry["state"]))
+    return entries
+
+
+def _new_seed(index: Any, progress: Progress, known: Mapping[int, Any]) -> int:
+    if index in known:
+        raise ValueError(f"seed {index} is there twice")
+    return _whole(index, 0, progress.num_seeds - 1)
+
+
+def _whole(value: Any, low: int, high: int = 2**63 - 1) -> int:
+    if not low <= _of(int, value) <= high:
+        raise ValueError(f"{value} is not in {low} to {high}")
+    return value
+
+
+def _of(kind: type, value: Any) -> Any:
+    """The value itself, which is of just this type."""
+    if type(value) is not kind:
+        raise TypeError(f"{shown(value)} is no {kind.__name__}")
+    return value
 
 
 def _data(leaf: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrl_cb.checks import check_int, check_kind
 from jaxrl_cb.errors import (
+    CheckpointWarning,
     ConfigTypeError,
     JaxrlError,
     NonFiniteError,
@@ -270,6 +271,8 @@ class Trainer:
     def snapshot(self, into: Snapshot | None = None) -> Snapshot:
         """The run as it is between two epochs; `restore` goes on from it, bit for bit.
 
+        A CheckpointWarning names, once, what it leaves out (see `check_saveable`).
+
         Args:
             into: an earlier snapshot that nobody needs any more, whose memory is used again.
 
@@ -282,11 +285,19 @@ class Trainer:
                 "an epoch; a snapshot of it would not go on as it does"
             )
         state, lockstep = self._members.snapshot(into and into.state)
-        return Snapshot(state, lockstep, self.progress.copy(), self._hooks.state_dict())
+        callbacks = self._hooks.state_dict()
+        for text in self._hooks.unsaved(callbacks):
+            warnings.warn(text, CheckpointWarning, stacklevel=2)
+        return Snapshot(state, lockstep, self.progress.copy(), callbacks)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Puts this trainer where another one with the same learner and parameters was."""
+        """Puts this trainer where another one with the same learner and parameters was.
+
+        Raises:
+            CheckpointMismatchError: that one had other callbacks; this one is as it was.
+        """
         check_kind("snapshot", snapshot, Snapshot)
+        self._hooks.check(snapshot.callbacks)
         if self._built is None:
             self._build()
         self._untested, self._unasked = None, []
@@ -302,13 +313,12 @@ class Trainer:
         self.progress.show(self.context, self._views)
 
     def check_saveable(self) -> list[str]:
-        """What snapshots leave out: attributes of callbacks that JSON cannot bring back.
+        """What snapshots leave out and was not told before: state of callbacks that is no JSON.
 
         Raises:
             CallbackTypeError: a callback's own `state_dict` has such a value.
         """
-        self._hooks.state_dict()
-        return self._hooks.unsaved()
+        return self._hooks.unsaved(self._hooks.state_dict())
 
     @property
     def _members(self) -> Members:
