@@ -66,6 +66,8 @@ def resume(
 ) -> None:
     """Go on with a run that was interrupted or killed, or is to have more epochs.
 
+    One that was killed before its first checkpoint begins anew.
+
     Args:
         run_dir: the run folder.
         max_epochs: epochs in all; by default as many as the run was to have.
@@ -73,6 +75,7 @@ def resume(
     """
     from jaxrl_cb.config import load_config
     from jaxrl_cb.files import parse_json, read_text, reading
+    from jaxrl_cb.trainer.checkpoint_store import CheckpointStore
 
     file = run_dir / "config.json"
     if not file.is_file():
@@ -90,7 +93,9 @@ def resume(
         stop_at, every = str(before["stop_at"]), before["checkpoint_every"]
     named |= {} if max_epochs is None else {"max_epochs": max_epochs}
     every = every if checkpoint_every is None else checkpoint_every
-    _train(env, algorithm, run_dir, stop_at, {"resume": "must", "checkpoint_every": every, **named})
+    is_saved = CheckpointStore(run_dir / "checkpoints").steps()
+    options = {"resume": "must" if is_saved else "auto", "checkpoint_every": every, **named}
+    _train(env, algorithm, run_dir, stop_at, options)
 
 
 COMMAND = "command.json"
@@ -172,12 +177,10 @@ def plot(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
             learning_curve.png in its folder, which shows each seed and epsilon.
     """
     from jaxrl_cb.plotting import plot_comparison, plot_run
-    from jaxrl_cb.run_folder import check_links
 
     if not run_dirs:
         raise ConfigError("plot needs a run folder, for example one under runs/")
     if len(run_dirs) == 1 and output is None:
-        check_links(run_dirs[0])
         print(plot_run(run_dirs[0]))
     else:
         print(plot_comparison(run_dirs, output or Path("comparison.png")))

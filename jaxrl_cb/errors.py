@@ -131,7 +131,9 @@ def kind(value: Any) -> str:
 
 
 SECRET = re.compile(
-    r"(^|_)(api_?key|access_?key|private_?key|token|secret|passw(or)?d|credentials?)(_|$)", re.I
+    r"(^|[\W_]|(?<=[a-z])(?=[A-Z]))"  # a word of its own: api_key, x-api-key, myApiKey
+    r"((?i:api[_-]?key|access[_-]?key|private[_-]?key|token|secret|passw(or)?d|credentials?)"
+    r"|(?i:authorization))([\W_]|$|(?<=[a-z])(?=[A-Z]))"
 )
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, RunFolderError, shown
-from jaxrl_cb.files import checked_output, checked_path, parse_json, reading, writing
-from jaxrl_cb.run_folder import read_config, read_metrics
+from jaxrl_cb.files import checked_output, checked_path, parse_json, read_text, reading, writing
+from jaxrl_cb.run_folder import check_links, read_config, read_metrics
 from jaxrl_cb.trainer.history import EpochRecord
 
 
@@ -47,7 +47,7 @@ def read_curve(run_dir: Path) -> Curve:
     threshold = None
     if (run_dir / "policy.json").is_file():
         with reading(run_dir / "policy.json"):
-            spec = parse_json((run_dir / "policy.json").read_text())["env_spec"]
+            spec = parse_json(read_text(run_dir / "policy.json"))["env_spec"]
             threshold = spec["reward_threshold"]
     return Curve(run_dir.resolve().name, env, steps, mean, std, eps, threshold)
 
@@ -71,6 +71,7 @@ def plot_run(run_dir: Path) -> Path:
         RunFolderError: the folder has no test yet.
     """
     run_dir = checked_path("run_dir", run_dir)
+    check_links(run_dir)
     curve = read_curve(run_dir)
     _, algorithm, config = read_config(run_dir)
     figure = _figure(8)

@@ -150,7 +150,7 @@ def runs_again(function):
     """A callback does something with the trainer that calls it."""
     trainers = []
     callbacks = TrainerCallbacks(Does(lambda context: function(trainers[0])))
-    return train(max_epochs=2, callbacks=callbacks, on_start=trainers.append)
+    return train(max_epochs=1, callbacks=callbacks, on_start=trainers.append)
 
 
 def trains_again(run_dir):

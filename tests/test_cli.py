@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def test_train_writes_its_default_folder_and_says_how_it_ended(run):
     assert "did not reach" in text
     assert "budget used" in text
     assert (folder / "learning_curve.png").is_file()
+
+
+def test_resume_of_a_run_killed_before_its_first_checkpoint_begins_anew(run, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(run[0], path)
+    before = (path / "metrics.jsonl").read_text()
+    for entry in [*path.glob("policy*"), *(path / "checkpoints").iterdir()]:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    done = cli("resume", path)
+    assert done.returncode == 0, done.stderr
+    assert "the run starts anew" in done.stdout
+    rows = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()]
+    name = "test/return_mean"
+    assert [row[name] for row in rows] == [json.loads(row)[name] for row in before.splitlines()]
 
 
 def test_evaluate_and_plot_read_the_folder(run):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxrl_cb.errors import looks_secret
+
 PACKAGE = Path(__file__).parents[1] / "jaxrl_cb"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in FILES}
@@ -57,3 +59,15 @@ def test_the_environment_is_not_read():
     }
     # pygame is told to open no window; XLA_FLAGS bear on a run's numbers
     assert readers == {"gymnasium_play.py", "versions.py"}
+
+
+@pytest.mark.parametrize(
+    "name", ["api_key", "apiKey", "x-api-key", "myApiKey", "Authorization", "HF_TOKEN", "passwd"]
+)
+def test_names_of_secrets(name):
+    assert looks_secret(name)
+
+
+@pytest.mark.parametrize("name", ["secretary", "keyboard", "tokenizer", "author", "eps_train"])
+def test_names_of_no_secrets(name):
+    assert not looks_secret(name)

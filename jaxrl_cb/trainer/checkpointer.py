@@ -135,7 +135,7 @@ class Checkpointer:
             check_expected(body["arrays"], shapes_of(expected))
             arrays = self.store.read_arrays(step, body["arrays"])
             return from_stored(arrays, body["run"], expected)
-        except (CheckpointError, Warning):  # a warning may have been made an error
+        except (CheckpointError, MemoryError, Warning):  # a warning may have been made an error
             raise
         except Exception as error:  # whatever is in a file, it is no more than a bad checkpoint
             raise CheckpointCorruptError(

@@ -117,6 +117,7 @@ class Trainer:
 
     def run(self) -> TrainResult:
         """Trains until all seeds have stopped or `max_epochs` are done."""
+        self._check_not_running()
         if not self.progress.history:  # not through epochs(): a generator changes a StopIteration
             self.init()
         while not self.is_finished:
@@ -146,8 +147,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
-        if self._is_running:
-            raise JaxrlError("this trainer is running already; a callback cannot run it again")
+        self._check_not_running()
         self._is_running = True
         try:
             yield
@@ -157,6 +157,10 @@ class Trainer:
             raise
         finally:
             self._is_running = False
+
+    def _check_not_running(self) -> None:
+        if self._is_running:
+            raise JaxrlError("this trainer is running already; a callback cannot run it again")
 
     def init(self) -> EpochRecord:
         """Compiles, fills the replay and tests once; gives the record of epoch 0."""
@@ -303,10 +307,9 @@ class Trainer:
         self._untested, self._unasked = None, []
         self._warned = set()
         self.progress = snapshot.progress.copy()
-        self._members.restore(snapshot.state, snapshot.lockstep, self.progress.running)
         if not self.is_finished:
-            with self._timed_compile():
-                self._members.compile()
+            self._compile()
+        self._members.restore(snapshot.state, snapshot.lockstep, self.progress.running)
         self._hooks.load_state_dict(snapshot.callbacks)
         for view in self._views:
             view.history = []
@@ -346,12 +349,17 @@ class Trainer:
         """Fresh states, or those with the parameters of a warm start."""
         params = self.params
         seeds = [params.seed + index for index in range(params.num_seeds)]
+        self._compile()
         with self._timed_compile():
-            self._members.compile()
-            self.check_memory(self._members.programs(self._members.groups[0]))
             self._members.init(seeds, self.learner.initial_values(params.total_env_steps))
         for index, own in enumerate(self._begins_with):
             self._members.replace_params(index, own)
+
+    def _compile(self) -> None:
+        """Compiles everything, and checks that what it will take is there."""
+        with self._timed_compile():
+            self._members.compile()
+        self.check_memory(self._members.programs(self._members.groups[0]))
 
     @contextlib.contextmanager
     def _timed_compile(self) -> Iterator[None]:
