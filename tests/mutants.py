@@ -597,6 +597,62 @@ MUTANTS = [
         "import gymnax\nfrom jaxrl_cb.trainer.history",
         "test_layers.py optional",
     ),
+    Mutant(
+        "signals: an epoch is dropped though those before it are not saved",
+        "signals.py",
+        " and self._may_drop()",
+        "",
+        "test_signals.py where_the_one_before",
+    ),
+    Mutant(
+        "signals: a first epoch that is dropped is said to be saved",
+        "experiment.py",
+        "    if not steps:\n",
+        "    if not path:\n",
+        "test_signals.py saved_nothing",
+    ),
+    Mutant(
+        "checkpoints: half an epoch is saved",
+        "trainer/checkpointer.py",
+        "if trainer.is_between_epochs and trainer",
+        "if trainer",
+        "test_checkpoints.py half_an_epoch",
+    ),
+    Mutant(
+        "checkpoints: a folder in which a run was killed as it started is refused",
+        "run_folder.py",
+        "return entries <= STARTED and is_empty",
+        "return False",
+        "test_checkpoints.py killed_while_it_started",
+    ),
+    Mutant(
+        "callbacks: jax arrays come back as NumPy's",
+        "trainer/plain.py",
+        "value = jax.device_put(array.item() if is_weak else array)",
+        "value = array",
+        "test_checkpoints.py jax_arrays",
+    ),
+    Mutant(
+        "secrets: entries of dicts are saved",
+        "trainer/plain.py",
+        "if not _is_secret(k)}",
+        "if True}",
+        "test_checkpoints.py named_like_secrets",
+    ),
+    Mutant(
+        "memory: what matrix products take is not counted",
+        "trainer/memory.py",
+        "return 2 * max(products, default=0)",
+        "return 0",
+        "test_memory.py matrix_products",
+    ),
+    Mutant(
+        "memory: the states that debugging keeps are not counted",
+        "trainer/memory.py",
+        "(2 if self.params.debug else 1)",
+        "1",
+        "test_memory.py debugging",
+    ),
 ]
 
 
