@@ -282,6 +282,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", action="store_true")
+    parser.add_argument("--json", type=Path, help="file to write the counts to")
     parser.add_argument("--child", nargs=2, metavar=("CONFIG", "RUN_DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -289,21 +290,31 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), arguments.seed)
+        equal = {}
         if arguments.points:
             for name in ("one seed", "three seeds"):
                 expected = campaign.reference(name)[0]
                 for point in POINTS:
                     campaign.point(name, point, expected)
+                    equal[f"{name}, {point}"] = {"kills": 1, "runs": 1}
                     print(f"{name}: killed {point}: equal", flush=True)
         else:
             shares = [arguments.kills // len(CONFIGS)] * len(CONFIGS)
             shares[0] += arguments.kills - sum(shares)
             for name, kills in zip(CONFIGS, shares, strict=True):
                 runs = campaign.run(name, kills)
+                equal[name] = {"kills": kills, "runs": runs}
                 print(f"{name}: {kills} kills, {runs} runs: {runs} of {runs} equal", flush=True)
             print(f"killed {dict(campaign.phases)}")
         print(f"checkpoints found bad: {campaign.rejected}")
-        print(f"{time.monotonic() - started:.0f} s, seed {arguments.seed}")
+        seconds = round(time.monotonic() - started)
+        print(f"{seconds} s, seed {arguments.seed}")
+    if arguments.json:
+        from jaxrl_cb.versions import versions
+
+        found = {"equal": equal, "phases": dict(campaign.phases), "rejected": campaign.rejected}
+        about = {"command": sys.argv, "versions": versions(), "seconds": seconds}
+        arguments.json.write_text(json.dumps(about | found, indent=2) + "\n")
     return None
 
 

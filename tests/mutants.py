@@ -390,8 +390,8 @@ MUTANTS = [
     Mutant(
         "memory: counted for one seed",
         "trainer/memory.py",
-        "states = (self.seeds_held() + copies) * self.state_bytes()",
-        "states = (1 + copies) * self.state_bytes()",
+        "held = self.seeds_held() * ",
+        "held = 1 * ",
         "test_memory.py every_leaf",
     ),
     Mutant(
@@ -404,7 +404,7 @@ MUTANTS = [
     Mutant(
         "memory: not asked for before the states are made",
         "trainer/trainer.py",
-        "            self.check_memory(self._members.programs(self._members.groups[0]))\n",
+        "        self.check_memory(self._members.programs(self._members.groups[0]))\n",
         "",
         "test_memory.py besides",
     ),
@@ -643,7 +643,7 @@ MUTANTS = [
         "memory: what matrix products take is not counted",
         "trainer/memory.py",
         "return 2 * max(products, default=0)",
-        "return 0",
+        "return 2 * min(products, default=0)",
         "test_memory.py matrix_products",
     ),
     Mutant(
