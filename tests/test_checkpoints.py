@@ -815,7 +815,7 @@ def mutations(body):
 
 
 # What a run may have been, as far as anyone can tell: its score, and what its callbacks kept.
-FREE = ("run.best.0.0", "run.seconds", "run.diverged", "run.callbacks", "facts")
+FREE = ("score", "run.best.0.0", "run.seconds", "run.diverged", "run.callbacks", "facts")
 
 
 def test_a_sealed_manifest_with_odd_content_is_a_bad_checkpoint_and_nothing_else(

@@ -278,7 +278,7 @@ def test_a_failing_save_does_not_hide_the_error_that_came_first(tmp_path, monkey
     callbacks = TrainerCallbacks(epoch_train_callback=FailsLater())
     with pytest.raises(RuntimeError, match="boom") as caught:
         jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "a", callbacks=callbacks, **TINY)
-    assert caught.value.__notes__ == ["FailsLater.callback, epoch 2"]
+    assert caught.value.__notes__ == ["FailsLater.callback, epoch 2", "OSError: disk full"]
     with pytest.raises(OSError, match="disk full"):
         jaxrl_cb.train("CartPole-v1", run_dir=tmp_path / "b", **TINY)
 

@@ -174,7 +174,7 @@ class CheckpointStore:
                 score = self.read_manifest(step).get("score")
             except CheckpointError:
                 return None
-            self._scores[step] = -math.inf if score is None else float(score)
+            self._scores[step] = score if isinstance(score, float) else -math.inf
         return self._scores[step]
 
     def _reject_foreign(self) -> None:
