@@ -27,7 +27,7 @@ from jaxrl_cb.learners import (
     TargetConfig,
 )
 from jaxrl_cb.learners.replay_config import learning_rate_for
-from jaxrl_cb.networks import MLP, Normalized
+from jaxrl_cb.networks import NETWORKS, Normalized
 from jaxrl_cb.ops.losses import LOSSES
 from jaxrl_cb.presets import PRESETS
 from jaxrl_cb.trainer.params import TrainerParams
@@ -40,12 +40,15 @@ class NetworkConfig:
     """The Q-network.
 
     Attributes:
+        network: "mlp", or "cnn": a 3 x 3 convolution of 16 features before the hidden layers, for
+            observations [rows, columns, channels].
         hidden_sizes: width of each hidden layer.
         layer_norm: whether LayerNorm follows each hidden layer.
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
         normalize_obs: whether observations are normalised by their running mean and deviation.
     """
 
+    network: Annotated[str, Choice(NETWORKS)] = "mlp"
     hidden_sizes: tuple[int, ...] = (256, 256)
     layer_norm: bool = True
     dueling: bool = False
@@ -126,7 +129,14 @@ class Config:
     def build_algorithm(self, spec: EnvSpec) -> Algorithm:
         """The algorithm for an environment."""
         own = self.network
-        network = MLP(spec.num_actions, own.hidden_sizes, own.layer_norm, own.dueling)
+        if own.network == "cnn" and (len(spec.obs_shape) != 3 or min(spec.obs_shape[:2]) < 3):
+            raise ConfigError(
+                f"network='cnn' wants observations [rows, columns, channels] of 3 rows and columns "
+                f"or more; those of {spec.id!r} are {list(spec.obs_shape)}; take network='mlp'"
+            )
+        network = NETWORKS[own.network](
+            spec.num_actions, own.hidden_sizes, own.layer_norm, own.dueling
+        )
         network = Normalized(network) if own.normalize_obs else network
         return DQN(network, double=self.algorithm.double, loss_name=self.algorithm.loss)
 

@@ -64,6 +64,17 @@ def test_folder_has_everything_and_no_pickle(run):
     assert "jax" in json.loads((path / "versions.json").read_text())["packages"]
 
 
+def test_a_convolution_is_a_setting_that_a_folder_keeps(tmp_path):
+    sizes = TINY | {"max_epochs": 1, "epoch_num_steps": 40, "num_test_episodes": 2}
+    result = jaxrl_cb.train("Breakout-MinAtar", network="cnn", run_dir=tmp_path / "run", **sizes)
+    shapes = jax.tree.map(np.shape, result.policy.params["params"])
+    assert shapes["conv"]["kernel"] == (1, 36, 16)
+    assert shapes["mlp"]["Dense_0"]["kernel"] == (1, 8 * 8 * 16, 16)
+    obs = np.random.default_rng(0).integers(0, 2, (50, 10, 10, 4)).astype(np.float32)
+    loaded = jaxrl_cb.load_policy(tmp_path / "run", "last")
+    np.testing.assert_array_equal(loaded.act(obs), result.policy.act(obs))
+
+
 def test_metrics_have_a_row_per_test_and_per_callback_write(run):
     path, result, logger = run
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]

@@ -54,7 +54,9 @@ def plausible(name):
         return st.booleans()
     if "str" in text:
         schedules = ["constant", "linear", "cosine"]
-        return st.sampled_from(["squared", "huber", *schedules, "stop", "raise", "warn", "best"])
+        return st.sampled_from(
+            ["squared", "huber", *schedules, "stop", "raise", "warn", "mlp", "cnn"]
+        )
     if "float" in text:
         return st.floats(0, 1)
     return st.sampled_from([1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 320, 640, 1280])
@@ -116,6 +118,7 @@ def small_settings(draw):
         "num_test_episodes": draw(st.integers(1, 3)),
         "n_step": draw(st.integers(1, 4)),
         "max_epochs": 1,
+        "network": "mlp",  # CartPole has no image
         "hidden_sizes": draw(st.lists(st.integers(1, 8), max_size=2)),
         "samples_per_insert": draw(st.sampled_from([0, 0.5, 3])),
         "max_grad_norm": draw(st.sampled_from([None, 1e-3])),

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxrl_cb.algorithms import DQN
-from jaxrl_cb.networks import MLP
+from jaxrl_cb.networks import CNN, MLP
+from jaxrl_cb.networks.cnn import patches
 from jaxrl_cb.types import Transition
 
 OBS_SHAPE, NUM_ACTIONS, HIDDEN = (2, 3), 4, (8, 5)
@@ -120,6 +122,61 @@ def test_network_without_hidden_layers_is_linear():
     params = {"params": {"head": {"kernel": np.float32([[1, 2], [3, 4]]), "bias": np.ones(2)}}}
     params = jax.tree.map(np.float32, params)
     assert network.apply(params, jnp.array([10.0, 1.0])).tolist() == [14.0, 25.0]
+
+
+# --- the convolution ---
+
+
+class PlainCNN(nn.Module):
+    """The same network of flax's own layers."""
+
+    num_actions: int
+    layer_norm: bool
+
+    @nn.compact
+    def __call__(self, obs):
+        x = nn.Conv(5, (3, 3), padding="VALID", name="conv")(obs.astype(jnp.float32))
+        x = nn.LayerNorm(name="LayerNorm_0")(x) if self.layer_norm else x
+        x = nn.Dense(7, name="Dense_0")(nn.relu(x).ravel())
+        x = nn.LayerNorm(name="LayerNorm_1")(x) if self.layer_norm else x
+        return nn.Dense(self.num_actions, name="head")(nn.relu(x))
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("dtype", [bool, np.float32])
+def test_convolution_of_patches_is_that_of_flax(layer_norm, dtype):
+    network = CNN(3, (7,), layer_norm, conv_features=5)
+    rng = np.random.default_rng(0)
+    obs = rng.integers(0, 2, (6, 4, 2)).astype(dtype)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), obs)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)["params"]
+    mlp = params["mlp"]
+    plain = {
+        "conv": {**params["conv"], "kernel": params["conv"]["kernel"].reshape(3, 3, 2, 5)},
+        **{name: mlp[name] for name in ("Dense_0", "head")},
+    }
+    if layer_norm:
+        plain |= {"LayerNorm_0": params["LayerNorm_0"], "LayerNorm_1": mlp["LayerNorm_0"]}
+    expected = PlainCNN(3, layer_norm).apply({"params": plain}, obs)
+    found = jax.jit(network.apply)({"params": params}, obs)
+    assert (found.shape, found.dtype) == ((3,), jnp.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_patch_is_where_it_belongs():
+    """A 3 x 4 image of two channels, counted through: two patches, side by side."""
+    image = np.arange(24).reshape(3, 4, 2)
+    found = np.asarray(patches(jnp.asarray(image)))
+    assert found.shape == (1, 2, 18)
+    for column in (0, 1):
+        assert found[0, column].tolist() == image[:, column : column + 3].ravel().tolist()
+
+
+def test_convolution_is_initialised_by_its_fan_in():
+    params = jax.jit(CNN(2, (), conv_features=400).init)(jax.random.key(0), jnp.zeros((3, 3, 16)))
+    kernel, limit = np.asarray(params["params"]["conv"]["kernel"]), np.sqrt(6 / 144)
+    assert np.abs(kernel).max() <= limit
+    np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.02)
 
 
 # --- DQN ---

@@ -44,7 +44,7 @@ def check_shapes(what: str, params: PyTree, needed: PyTree) -> None:
             raise ConfigError(
                 f"{what}: its parameter {name} has the shape {given.get(name, 'of none')}, the "
                 f"network's {expected.get(name, 'is not there')}; take the same environment, "
-                "hidden_sizes, layer_norm, dueling and normalize_obs"
+                "network, hidden_sizes, layer_norm, dueling and normalize_obs"
             )
 
 
