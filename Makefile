@@ -19,11 +19,11 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-# Known vulnerabilities of what is installed; asks PyPI's JSON API, so it is not part of the tests.
+# Known vulnerabilities of what is installed; asks PyPI, so it is no test; what PyPI cannot tell of fails.
 audit: .venv/.runtime
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/python -m pip install --quiet pip-audit
-	.venv/audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	.venv/audit/bin/pip-audit --strict --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "jaxrl_cb needs Python 3.11, 3.12 or 3.13; none was found" >&2; exit 2; }
