@@ -1,7 +1,7 @@
 """What checkpoints cost, how long a run takes to be resumed, and to end after SIGTERM.
 
     python benchmarks/checkpoints.py --states "2.5 MB" --pairs 2 --seconds 11
-    python benchmarks/checkpoints.py --states "1 GB" --epochs 1 --pairs 1 --seconds 120
+    python benchmarks/checkpoints.py --states "2.5 MB" "1 GB" --pairs 1 --seconds 63 130
 
 A stretch has to be longer than the default settings take from one save to the next: 10 s, of a
 large state 50 times what a save takes.
@@ -16,6 +16,7 @@ process has ended.
 """
 
 import argparse
+import itertools
 import json
 import random
 import shutil
@@ -145,15 +146,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=21.0)
+    parser.add_argument(
+        "--seconds", nargs="+", type=float, default=[21.0], help="of a stretch, for each state"
+    )
     parser.add_argument("--states", nargs="*", default=["2.5 MB", "1 GB"], choices=SIZES)
     parser.add_argument("--epochs", nargs="*", type=float, default=EPOCHS, help="seconds")
     parser.add_argument("--signals", type=int, default=5)
     arguments = parser.parse_args()
     rows = []
-    for name in arguments.states:
+    if len(arguments.seconds) not in (1, len(arguments.states)):
+        parser.error("--seconds takes one number, or one for each state")
+    each = itertools.cycle(arguments.seconds)
+    for name, stretch_seconds in zip(arguments.states, each, strict=False):
         for epoch in arguments.epochs:
-            seconds = max(arguments.seconds, 2.1 * epoch)
+            seconds = max(stretch_seconds, 2.1 * epoch)
             rows.append(cost(name, epoch, arguments.pairs, seconds))
             print(rows[-1], flush=True)
     ends = {}

@@ -317,6 +317,28 @@ def test_memory_of_the_last_save_is_used_again(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_last_save_takes_no_memory_of_its_own(monkeypatch, tmp_path):
+    trainer = made()
+    trainer.init()
+    saver, kept = Checkpointer(tmp_path / "c", trainer), []
+    take = trainer.snapshot
+
+    def noted(*args, **kwargs):
+        kept.append(take(*args, **kwargs).state.buffer.obs)
+        return take(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "snapshot", noted)
+    saver.save()
+    trainer.execute_epoch()
+    saver.finish()
+    now = trainer.context.policy.state.buffer.obs
+    assert isinstance(kept[0], np.ndarray) and kept[1] is now
+    monkeypatch.undo()
+    again = made()
+    assert Checkpointer(tmp_path / "c", again).restore()
+    assert contents(again) == contents(trainer)
+
+
 def test_the_newest_two_and_the_best_are_kept(tmp_path):
     store, arrays = CheckpointStore(tmp_path / "c"), {"a": np.arange(3)}
     for step, score in enumerate([1.0, 7.0, 2.0, float("-inf"), 3.0, 7.0, 1.0]):

@@ -188,9 +188,12 @@ class Checkpointer:
             JaxrlError: the trainer is not between two epochs.
         """
         self.wait()
+        self._snapshot = self._save(self._snapshot)
+
+    def _save(self, into: Snapshot | None = None, *, copy: bool = True) -> Snapshot:
+        """Begins to write a snapshot, see `Trainer.snapshot`."""
         started = time.monotonic()
-        snapshot, facts = self._trainer.snapshot(self._snapshot), self.facts()
-        self._snapshot = snapshot
+        snapshot, facts = self._trainer.snapshot(into, copy=copy), self.facts()
         self._saved_at, self._saved_epoch = time.monotonic(), snapshot.progress.epoch
 
         def write() -> None:
@@ -198,6 +201,7 @@ class Checkpointer:
             self._cost = time.monotonic() - started
 
         self._job = _Job(write)
+        return snapshot
 
     def _write(self, snapshot: Snapshot, facts: Mapping[str, Any]) -> None:
         if self.on_saved:
@@ -232,7 +236,7 @@ class Checkpointer:
         self.wait()
         trainer = self._trainer
         if trainer.is_between_epochs and trainer.progress.epoch != self._saved_epoch:
-            self.save()
+            self._save(copy=False)  # it does not go on before that is written
         self.wait()
         self.store.close()
 

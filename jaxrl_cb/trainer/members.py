@@ -232,20 +232,24 @@ class Members:
             small = leaves.rows(leaves.copied(small), self._small_axes, [position])
         self._parked[index] = small
 
-    def snapshot(self, into: TrainState | None = None) -> tuple[TrainState, dict[str, np.ndarray]]:
-        """All that the seeds are, on the host, whatever happens to them later.
+    def snapshot(
+        self, into: TrainState | None = None, *, copy: bool = True
+    ) -> tuple[TrainState, dict[str, np.ndarray]]:
+        """All that the seeds are.
 
         Args:
             into: of an earlier one that nobody needs any more, see `leaves.to_host`.
+            copy: on the host, whatever happens to the seeds later; else where it is now, valid
+                until their next epoch.
 
         Returns:
-            `state` of all seeds, as NumPy arrays (keys stay typed), and by name the lockstep
-            scalars of each seed [S], in which stopped seeds differ from those that run.
+            `state` of all seeds, as NumPy arrays if copied (keys stay typed), and by name the
+            lockstep scalars of each seed [S], in which stopped seeds differ from those that run.
         """
         state = self.state(tuple(range(self.num_seeds)))
         each = [self._parked.get(i, self._group(i).state) for i in range(self.num_seeds)]
         lockstep = {name: np.array([getattr(s, name) for s in each]) for name in LOCKSTEP}
-        return leaves.to_host(state, into), lockstep
+        return leaves.to_host(state, into) if copy else state, lockstep
 
     def restore(
         self, state: TrainState, lockstep: dict[str, np.ndarray], running: Sequence[int]

@@ -272,13 +272,14 @@ class Trainer:
         """The result that a snapshot is of, without the stop callbacks."""
         return make_result(snapshot.progress, self.learner, self._members, [], snapshot.state)
 
-    def snapshot(self, into: Snapshot | None = None) -> Snapshot:
+    def snapshot(self, into: Snapshot | None = None, *, copy: bool = True) -> Snapshot:
         """The run as it is between two epochs; `restore` goes on from it, bit for bit.
 
         A CheckpointWarning names, once, what it leaves out (see `check_saveable`).
 
         Args:
             into: an earlier snapshot that nobody needs any more, whose memory is used again.
+            copy: False takes no memory for the state, which is then valid until the next epoch.
 
         Raises:
             JaxrlError: an epoch has begun and not ended, as something raised in it.
@@ -288,7 +289,7 @@ class Trainer:
                 "this trainer is not between two epochs: it has not begun, or something raised in "
                 "an epoch; a snapshot of it would not go on as it does"
             )
-        state, lockstep = self._members.snapshot(into and into.state)
+        state, lockstep = self._members.snapshot(into and into.state, copy=copy)
         callbacks = self._hooks.state_dict()
         for text in self._hooks.unsaved(callbacks):
             warnings.warn(text, CheckpointWarning, stacklevel=2)
