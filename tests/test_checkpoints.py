@@ -332,7 +332,8 @@ def test_the_last_save_takes_no_memory_of_its_own(monkeypatch, tmp_path):
     trainer.execute_epoch()
     saver.finish()
     now = trainer.context.policy.state.buffer.obs
-    assert isinstance(kept[0], np.ndarray) and kept[1] is now
+    assert isinstance(kept[0], np.ndarray)
+    assert kept[1] is now
     monkeypatch.undo()
     again = made()
     assert Checkpointer(tmp_path / "c", again).restore()
