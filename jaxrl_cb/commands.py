@@ -105,8 +105,11 @@ COMMAND = "command.json"
 def _train(env: str, algorithm: str, run_dir: Path, stop_at: str, options: dict[str, Any]) -> None:
     from jaxrl_cb.display import Display
     from jaxrl_cb.experiment import train
+    from jaxrl_cb.machine import prepare
     from jaxrl_cb.run_files import replace
 
+    num_seeds = options.get("num_seeds", 1)
+    prepare(num_seeds if isinstance(num_seeds, int) else 1)  # what it should be is checked later
     callbacks = _stop_callbacks(stop_at, env, options.get("env_kwargs"))
     command = {"stop_at": stop_at, "checkpoint_every": options["checkpoint_every"]}
     with Display() as display:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxrl_cb.checks import check_bool, check_choice
 from jaxrl_cb.errors import ConfigTypeError, kind, shown
 from jaxrl_cb.ops.losses import LOSSES
-from jaxrl_cb.ops.targets import double_target, max_target
+from jaxrl_cb.ops.targets import chosen, double_target, max_target
 from jaxrl_cb.types import Array, PyTree, Transition
 
 
@@ -58,5 +58,5 @@ class DQN:
     def loss(
         self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
     ) -> tuple[Array, Array]:
-        error = self.network.apply(params, obs)[action] - target
+        error = chosen(self.network.apply(params, obs), action) - target
         return LOSSES[self.loss_name](error), jnp.abs(error)

@@ -138,6 +138,27 @@ class ReplayRing:
 
         return jax.vmap(jax.vmap(transition))(age, env)
 
+    def sample_behind_branch(
+        self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
+    ) -> tuple[Transition, Array]:
+        """`sample`, for a loop that has just written to the buffer.
+
+        On CPU it is within a branch that is always taken, which the compiler cannot know. Without
+        it the write of the newest row is fused into the reads, and the ring copied at every step.
+        A GPU's compiler copies nothing, and a branch would wait for the host there.
+        """
+
+        def sample():
+            return self.sample(words, buffer, rollout, n=n, gamma=gamma)
+
+        def nothing():
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample))
+
+        def branch():
+            return lax.cond(buffer.cursor.size >= n, sample, nothing)
+
+        return lax.platform_dependent(cpu=branch, default=sample)
+
     def sample_starts(
         self, words: Array, buffer: Buffer, episode_length: Array, *, n: int
     ) -> tuple[Array, Array]:

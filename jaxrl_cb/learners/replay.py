@@ -280,16 +280,7 @@ class ReplayLearner:
         """Gradient steps, their minibatches drawn and gathered at once."""
         ring, n, gamma = self._ring(), self.replay.n_step, learned.hyperparams.gamma
 
-        def sample():
-            return ring.sample(words, buffer, rollout, n=n, gamma=gamma)
-
-        def nothing():
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample))
-
-        # Always true, but the compiler cannot know. Without a branch it fuses the write of the
-        # newest row into the reads, and then has to copy the ring at every step.
-        filled = buffer.cursor.size >= n
-        transitions, weights = lax.cond(filled, sample, nothing)
+        transitions, weights = ring.sample_behind_branch(words, buffer, rollout, n=n, gamma=gamma)
         minibatches = (transitions, weights, keys)
         if len(keys) == 1:
             return self._update(learned, *jax.tree.map(lambda x: x[0], minibatches))
@@ -335,7 +326,17 @@ class ReplayLearner:
         period, target = self.target.target_update_period, split(target_params)[0]
         if period == 1:
             return joined(move(target), rest)
-        target = lax.cond(num_updates % period == 0, move, lambda t: t, target)
+        is_due = num_updates % period == 0
+
+        def branch(target):
+            return lax.cond(is_due, move, lambda t: t, target)
+
+        def select(target):
+            new = move(target)
+            return jax.tree.map(lambda new, old: jnp.where(is_due, new, old), new, target)
+
+        # A branch saves the work on CPU; elsewhere it would wait for the host.
+        target = lax.platform_dependent(target, cpu=branch, default=select)
         return joined(target, rest)
 
 

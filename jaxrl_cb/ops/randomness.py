@@ -6,10 +6,12 @@ would; keys, coins and indices are then made of words without another call.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl_cb.ops import threefry
 from jaxrl_cb.types import Array
 
 
@@ -25,12 +27,20 @@ def draw(key: Array, *shapes: tuple[int, ...]) -> tuple[Array, ...]:
     """
     num_key_words = words_per_key(key)
     sizes = [math.prod(shape) for shape in shapes]
-    words = jax.random.bits(key, (num_key_words + sum(sizes),), jnp.uint32)
+    words = _bits(key, num_key_words + sum(sizes))
     arrays, start = [], num_key_words
     for shape, size in zip(shapes, sizes, strict=True):
         arrays.append(words[start : start + size].reshape(shape))
         start += size
     return as_key(words[:num_key_words], like=key), *arrays
+
+
+def _bits(key: Array, count: int) -> Array:
+    """[count] uint32, those of ``jax.random.bits``."""
+    config: Any = jax.config  # its attributes are not declared
+    if jax.random.key_impl(key) == "threefry2x32" and config.jax_threefry_partitionable:
+        return threefry.bits(key, count)
+    return jax.random.bits(key, (count,), jnp.uint32)
 
 
 def words_per_key(key: Array) -> int:

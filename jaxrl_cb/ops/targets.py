@@ -6,6 +6,17 @@ import jax.numpy as jnp
 from jaxrl_cb.types import Array
 
 
+def chosen(q_values: Array, action: Array) -> Array:
+    """``q_values[action]``, whose gradient is no scatter, which is a loop of its own on CPU.
+
+    Args:
+        q_values: [A].
+        action: [] int32 in [0, A).
+    """
+    is_chosen = jnp.arange(len(q_values), dtype=action.dtype) == action
+    return jnp.sum(jnp.where(is_chosen, q_values, 0.0))
+
+
 def max_target(reward: Array, discount: Array, q_next: Array) -> Array:
     """``reward + discount * max_a q_next[a]`` (Watkins & Dayan 1992; Mnih et al. 2015).
 
