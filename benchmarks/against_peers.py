@@ -57,6 +57,14 @@ WORKS = {
     "cartpole": CARTPOLE,
     "cartpole_8_seeds": {**CARTPOLE, "num_seeds": 8, "env_steps": 200_000},
     "cartpole_32_seeds": {**CARTPOLE, "num_seeds": 32, "env_steps": 100_000},
+    "cartpole_4096_envs": {
+        **CARTPOLE,
+        "num_envs": 4096,
+        "buffer_size": 409_600,
+        "updates_per_env_step": 1 / 4096,
+        "start_timesteps": 40_960,
+        "env_steps": 8_192_000,
+    },
     "breakout": BREAKOUT,
     "breakout_8_seeds": {**BREAKOUT, "num_seeds": 8, "env_steps": 64_000},
 }
@@ -82,6 +90,10 @@ class Contender:
         self.seconds: list[float] = []
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.about: dict[str, Any] = {}
+
+    def wait(self) -> None:
+        """Waits until it is ready."""
         self.about = self._read()
 
     def run(self, seed: int) -> float:
@@ -165,10 +177,13 @@ def main() -> None:
     parser.add_argument("--python", type=named, action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--purejaxrl", help="path of its checkout")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--env-steps", type=int, help="in place of the work's, for fast machines")
     parser.add_argument("--smallest", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     work = WORKS[arguments.work] | {"purejaxrl": arguments.purejaxrl}
+    if arguments.env_steps:
+        work |= {"env_steps": arguments.env_steps}
     if arguments.smallest:
         work |= {"env_steps": work["start_timesteps"] + 200 * work["num_envs"]}
     pythons = {"jaxrl_cb": sys.executable, "matmul_floor": sys.executable, **dict(arguments.python)}
@@ -176,6 +191,8 @@ def main() -> None:
     if work["network"] != "mlp":
         names = [name for name in names if name not in ONLY_MLP]
     contenders = [Contender(name, pythons[name], work) for name in names]
+    for contender in contenders:
+        contender.wait()
     compare(contenders, arguments.rounds)
     rows = rows_of(contenders)
     for contender in contenders:

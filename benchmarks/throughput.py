@@ -10,8 +10,9 @@ so that nothing can be left out. Figures are medians.
         --json benchmarks/results/throughput.json --png docs/images/throughput.png
     python benchmarks/throughput.py --num-envs 16 --seeds 1 4 16 64 256
 
-"host" is the trainer's time beyond that of its compiled chunks; "MiB" is what the compiled chunk
-takes, state and working memory; "compile" is the wall time of all programs that training needs.
+On CPU seeds run one after another on one device here. "host" is the trainer's time beyond that of
+its compiled chunks; "MiB" is what the compiled chunk takes, state and working memory; "compile" is
+the wall time of all programs that training needs, beside those of the other parts.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import json
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from jaxrl_cb.trainer import (
     TrainerCallbacks,
     TrainerParams,
 )
-from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs
+from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs, over_seeds
 from jaxrl_cb.versions import versions
 
 PARTS = (*levels.LEVELS, "learning", "callbacks")
@@ -109,65 +111,82 @@ class WithCallbacks:
         return time.perf_counter() - started - record.test_seconds
 
 
-def point(arguments: argparse.Namespace, num_envs: int, num_seeds: int) -> dict[str, Any]:
-    """The figures of so many environments and seeds."""
-    learner = learner_of(arguments, num_envs)
-    width = TrainerParams(num_seeds=num_seeds).seeds_together
-    length = length_of(num_envs, width, arguments.at_once)
-    plans = [
-        ProgramPlan(width, (length,), 1, jax.local_devices()[i % len(jax.local_devices())])
-        for i in range(num_seeds // width)
-    ]
-    started = time.perf_counter()
-    programs = [compile_programs(learner, plan) for plan in plans]
-    compile_seconds = time.perf_counter() - started
+class Point:
+    """So many environments and seeds; compiled when made, measured later."""
 
-    def states() -> list[Any]:
-        made = []
-        for number, (plan, program) in enumerate(zip(plans, programs, strict=True)):
-            own = np.arange(number * width, (number + 1) * width, dtype=np.uint32)
-            values = jax.tree.map(lambda x: np.full((width,), x), learner.initial_values(10**6))
-            made.append(program.init(*jax.device_put((own, *values), plan.device)))
-        return made
+    def __init__(self, arguments: argparse.Namespace, num_envs: int, num_seeds: int, pool: Any):
+        self._arguments, self._num_seeds = arguments, num_seeds
+        self._learner = learner = learner_of(arguments, num_envs)
+        self._width = width = TrainerParams(num_seeds=num_seeds).seeds_together
+        self._length = length = length_of(num_envs, width, arguments.at_once)
+        self._plan = plan = ProgramPlan(width, (length,), 1, jax.local_devices()[0])
+        self._values = jax.tree.map(lambda x: np.full((width,), x), learner.initial_values(10**6))
+        seeds = np.zeros(width, np.uint32)
+        axes = learner.state_axes()
+        state = jax.eval_shape(
+            over_seeds(learner.init, width, (0, 0, 0), axes), seeds, *self._values
+        )
+        lowered = {
+            name: jax.jit(levels.program(learner, name, length, width), donate_argnums=0).lower(
+                state
+            )
+            for name in arguments.parts
+            if name in levels.LEVELS
+        }
 
-    parts: dict[str, Any] = {}
-    for name in arguments.parts:
+        def compile_trainer() -> tuple[Any, float]:
+            started = time.perf_counter()
+            return compile_programs(learner, plan), time.perf_counter() - started
+
+        self._programs = pool.submit(compile_trainer)
+        self._levels = {name: pool.submit(program.compile) for name, program in lowered.items()}
+
+    def _states(self) -> list[Any]:
+        width, programs = self._width, self._programs.result()[0]
+        firsts = range(0, self._num_seeds, width)
+        own = [np.arange(first, first + width, dtype=np.uint32) for first in firsts]
+        return [programs.init(*jax.device_put((seeds, *self._values))) for seeds in own]
+
+    def _part(self, name: str) -> Any:
         if name == "callbacks":
-            parts[name] = WithCallbacks(learner, num_seeds, length)
-        elif name == "learning":
-            parts[name] = Part(programs[0].chunks[length], states())
-        else:
-            run = jax.jit(levels.program(learner, name, length, width), donate_argnums=0)
-            parts[name] = Part(run, states())
-    if len({plan.device for plan in plans}) > 1 and "learning" in parts:
-        raise SystemExit("several CPU devices: not here")
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
-    for repeat in range(-1, arguments.repeats):  # the first is not counted
-        names = list(parts)
-        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
-            calls, total = 0, 0.0
-            while not calls or total < arguments.seconds:
-                total += parts[name].seconds()
-                calls += 1
-            if repeat >= 0:
-                seconds[name].append(total / calls)
-    steps = length * num_envs * num_seeds
-    sizes = programs[0].chunks[length].memory_analysis()
-    bytes_used = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
-    rates = {name: steps / statistics.median(values) for name, values in seconds.items()}
-    row = {
-        "num_envs": num_envs,
-        "num_seeds": num_seeds,
-        "vector_steps": length,
-        "seconds": seconds,
-        "env_steps_per_second": rates,
-        "compile_seconds": compile_seconds,
-        "mib": bytes_used * num_seeds / width / 2**20,
-    }
-    if {"learning", "callbacks"} <= parts.keys():
-        pairs = zip(seconds["learning"], seconds["callbacks"], strict=True)
-        row["host_share"] = statistics.median(1 - chunk / whole for chunk, whole in pairs)
-    return row
+            return WithCallbacks(self._learner, self._num_seeds, self._length)
+        programs = self._programs.result()[0]
+        is_level = name in levels.LEVELS
+        run = self._levels[name].result() if is_level else programs.chunks[self._length]
+        return Part(run, self._states())
+
+    def measure(self) -> dict[str, Any]:
+        """The figures."""
+        arguments, num_envs = self._arguments, self._learner.num_envs
+        programs, compile_seconds = self._programs.result()
+        parts = {name: self._part(name) for name in arguments.parts}
+        seconds: dict[str, list[float]] = {name: [] for name in parts}
+        for repeat in range(-1, arguments.repeats):  # the first is not counted
+            names = list(parts)
+            for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
+                calls, total = 0, 0.0
+                while not calls or total < arguments.seconds:
+                    total += parts[name].seconds()
+                    calls += 1
+                if repeat >= 0:
+                    seconds[name].append(total / calls)
+        steps = self._length * num_envs * self._num_seeds
+        sizes = programs.chunks[self._length].memory_analysis()
+        bytes_used = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+        rates = {name: steps / statistics.median(values) for name, values in seconds.items()}
+        row = {
+            "num_envs": num_envs,
+            "num_seeds": self._num_seeds,
+            "vector_steps": self._length,
+            "seconds": seconds,
+            "env_steps_per_second": rates,
+            "compile_seconds": compile_seconds,
+            "mib": bytes_used * self._num_seeds / self._width / 2**20,
+        }
+        if {"learning", "callbacks"} <= parts.keys():
+            pairs = zip(seconds["learning"], seconds["callbacks"], strict=True)
+            row["host_share"] = statistics.median(1 - chunk / whole for chunk, whole in pairs)
+        return row
 
 
 def line(row: dict[str, Any]) -> str:
@@ -212,19 +231,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.2, help="of a timing at least")
     parser.add_argument("--at-once", type=int, default=2**21, help="environment steps of a call")
+    parser.add_argument(
+        "--together", action="store_true", help="compile all points at once, before the first"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     arguments = parser.parse_args()
     names = " | ".join([PARTS[0], *(f"+ {name}" for name in PARTS[1:])])
     print(f"| environments | seeds | {names} | host | compile, s | MiB |")
     print("|---" * (len(PARTS) + 5) + "|")
+    sizes = [(envs, seeds) for seeds in arguments.seeds for envs in arguments.num_envs]
     rows = []
-    for num_seeds in arguments.seeds:
-        for num_envs in arguments.num_envs:
-            rows.append(point(arguments, num_envs, num_seeds))
+    with ThreadPoolExecutor() as pool:
+        points = (Point(arguments, *size, pool) for size in sizes)
+        for point in list(points) if arguments.together else points:
+            rows.append(point.measure())
             print(line(rows[-1]), flush=True)
-            jax.clear_caches()
-            compile_programs.cache_clear()
     if arguments.json:
         about = {"command": sys.argv, "versions": versions(), "rows": rows}
         arguments.json.write_text(json.dumps(about, indent=2) + "\n")

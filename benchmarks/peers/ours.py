@@ -14,9 +14,11 @@ def build(work):
         ReplayLearner,
         TargetConfig,
     )
+    from jaxrl_cb.machine import use_all_cores
     from jaxrl_cb.networks import NETWORKS
     from jaxrl_cb.trainer import Trainer, TrainerParams
 
+    use_all_cores(work.get("num_seeds", 1))  # as the command line does
     environment = make(work["env"])
     num_actions = environment.spec.num_actions
     network = NETWORKS[work["network"]](num_actions, tuple(work["hidden_sizes"]), layer_norm=False)

@@ -93,14 +93,24 @@ def replaced(old: PyTree, new: PyTree) -> PyTree:
             f"the new state has another structure: {kind(new)} that {parts[0]}; change the state "
             "that there is by its method replace"
         )
-    return jax.tree_util.tree_map_with_path(_replaced_leaf, old, new)
+    paths, structure = jax.tree_util.tree_flatten_with_path(old)
+    kept = [leaf for _, leaf in paths]
+    pairs = zip(paths, jax.tree.leaves(new), strict=True)
+    given = [_checked_leaf(path, leaf, value) for (path, leaf), value in pairs]
+    changed = [i for i, leaf in enumerate(given) if leaf is not kept[i]]
+    # All at once: each transfer to a device takes a while.
+    values, places = [given[i] for i in changed], [kept[i].sharding for i in changed]
+    for i, leaf in zip(changed, jax.device_put(values, places, may_alias=False), strict=True):
+        kept[i] = leaf
+    return jax.tree.unflatten(structure, kept)
 
 
 def _names(tree: PyTree) -> set[str]:
     return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _replaced_leaf(path: Any, old: jax.Array, new: Any) -> jax.Array:
+def _checked_leaf(path: Any, old: jax.Array, new: Any) -> Any:
+    """The new leaf, ready to be put on a device; the old one itself if it is that."""
     if new is old:
         return old
     name = "state" + jax.tree_util.keystr(path)
@@ -109,11 +119,11 @@ def _replaced_leaf(path: Any, old: jax.Array, new: Any) -> jax.Array:
     if is_key(old) or is_key(new):
         if getattr(new, "dtype", None) != old.dtype:
             raise CallbackTypeError(f"{name} must stay a typed key of {old.dtype}")
-        return jax.device_put(new, old.sharding, may_alias=False)
+        return new
     value = np.asarray(new)
     if not np.can_cast(value.dtype, old.dtype, "same_kind"):
         raise CallbackTypeError(f"{name} has dtype {value.dtype}; expected {old.dtype}")
-    return jax.device_put(value.astype(old.dtype), old.sharding, may_alias=False)
+    return value.astype(old.dtype)
 
 
 def rows(state: TrainState, axes: TrainState, positions: Sequence[int]) -> TrainState:

@@ -99,11 +99,12 @@ class Members:
         Seeds that are not chosen or have stopped get NaN, -1 or True.
         """
         jax.block_until_ready(per_group)  # lets signals in, which reading the arrays does not
+        per_group = jax.device_get(per_group)  # all at once: each wait for a device takes a while
         indices = [i for group in self._running_groups(chosen) for i in group.indices]
         absent = [i for i in range(self.num_seeds) if i not in self.running or i not in chosen]
 
         def join(*parts):
-            joined = np.concatenate([np.asarray(part) for part in parts])
+            joined = np.concatenate(parts)
             fill = {"f": np.nan, "b": True}.get(joined.dtype.kind, -1)
             result = np.full((self.num_seeds, *joined.shape[1:]), fill, joined.dtype)
             result[indices] = joined
@@ -158,6 +159,13 @@ class Members:
         if group:
             return group.state.replace(buffer=None, rollout=None)
         return leaves.stacked([self._small_member(i) for i in indices], self._small_axes)
+
+    def params_of(self, index: int) -> PyTree:
+        """A copy of a seed's parameters as NumPy arrays, with a leading [1]."""
+        group, parked = self._group(index), self._parked.get(index)
+        row = group.indices.index(index) if parked is None else 0
+        params = (group.state if parked is None else parked).params
+        return jax.tree.map(lambda x: x[row : row + 1].copy(), jax.device_get(params))
 
     def held(self, *, copy: bool) -> "Members":
         """The seeds as they are now, only to ask for their `state` later.

@@ -222,7 +222,7 @@ class TrainingPolicy(Policy):
     @property
     def eps_training(self) -> float | np.ndarray:
         """Probability of a random action in training, now: a float, or [S] for several seeds."""
-        s = jax.tree.map(np.asarray, self._small.epsilon.training)
+        s = jax.device_get(self._small.epsilon.training)
         line = s.start + s.slope * s.offset.astype(np.float32)
         return self._unbatched(np.where(s.offset >= s.steps_left, s.final, line))
 
@@ -275,7 +275,9 @@ class TrainingPolicy(Policy):
         def change(state: TrainState, positions: np.ndarray) -> TrainState:
             def in_group(value, old):
                 chosen = np.broadcast_to(value, (self.num_seeds,))[positions]
-                return np.where(positions >= 0, chosen, np.asarray(old)).astype(old.dtype)
+                if np.any(positions < 0):
+                    chosen = np.where(positions >= 0, chosen, np.asarray(old))
+                return chosen.astype(old.dtype)
 
             fields = getattr(state, group)
             new = jax.tree.map(in_group, values, getattr(fields, field))

@@ -28,7 +28,6 @@ from jaxrl_cb.trainer.debug import Debugger, NoDebugger
 from jaxrl_cb.trainer.evaluate import check_complete, check_packing
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
-from jaxrl_cb.trainer.leaves import to_numpy
 from jaxrl_cb.trainer.loggers import Logger, NullLogger, check_logger
 from jaxrl_cb.trainer.members import Members
 from jaxrl_cb.trainer.memory import MemoryEstimate
@@ -403,7 +402,7 @@ class Trainer:
         )
 
     def _params_of(self, index: int) -> PyTree:
-        return to_numpy(self._members.small_state((index,)).params)
+        return self._members.params_of(index)
 
     def _test_again(self, indices: tuple[int, ...], episodes: int) -> np.ndarray:
         """Further tests of some seeds, each on keys of its own (see `TrainingContext.evaluate`)."""
