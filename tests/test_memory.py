@@ -462,7 +462,7 @@ def test_no_replay_is_copied_by_a_run_of_several_seeds(vectorized, monkeypatch):
     )
     run.warm_start(donor)
     result = run.run()
-    assert copied
+    assert copied or vectorized  # those that are held together are not put together
     assert not any(copied)
     assert [np.shape(x) for x in reads.read[:4]] == [(3,)] * 4
     assert result.state.buffer.obs.shape == (3, 100, 4, 4)  # asked for, it is put together

@@ -57,8 +57,9 @@ def test_the_environment_is_not_read():
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
     }
-    # pygame is told to open no window; XLA_FLAGS bear on a run's numbers
-    assert readers == {"gymnasium_play.py", "versions.py"}
+    # pygame is told to open no window; XLA_FLAGS bear on a run's numbers and say what devices the
+    # user wants; XDG_CACHE_HOME is where caches are
+    assert readers == {"gymnasium_play.py", "machine.py", "versions.py"}
 
 
 @pytest.mark.parametrize(
