@@ -16,12 +16,13 @@ network, seeds.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-PEERS = Path(__file__).parent / "peers"
+import contenders
+from contenders import take_turns
+
 CARTPOLE = {
     "env": "CartPole-v1",
     "network": "mlp",
@@ -80,32 +81,16 @@ ONLY_MLP = ("purejaxrl", "rejax", "matmul_floor")
 """What has no convolution, or not the same one."""
 
 
-class Contender:
+class Contender(contenders.Contender):
     """A process that does the work once whenever it is asked to."""
 
-    def __init__(self, name: str, python: str, work: dict[str, Any]):
-        command = [python, str(PEERS / CONTENDERS[name]), json.dumps(work)]
-        self.name = name
-        self.work = work
-        self.seconds: list[float] = []
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self.about: dict[str, Any] = {}
-
-    def wait(self) -> None:
-        """Waits until it is ready."""
-        self.about = self._read()
-
-    def run(self, seed: int) -> float:
-        """Does the work from the beginning; gives seconds.
+    def run(self, seed: int) -> dict[str, Any]:
+        """Does the work from the beginning.
 
         Raises:
             RuntimeError: it did other work.
         """
-        assert self._process.stdin is not None
-        print(seed, file=self._process.stdin, flush=True)
-        done = self._read()
-        work = self.work
+        done, work = super().run(seed), self.work
         updates = (work["env_steps"] - work["start_timesteps"]) * work["updates_per_env_step"]
         expected = {key: work[key] for key in ("env_steps", "batch_size", "hidden_sizes")}
         expected |= {"updates": round(updates), "num_seeds": work["num_seeds"]}
@@ -114,42 +99,18 @@ class Contender:
         differing = {key: (done[key], want) for key, want in expected.items() if done[key] != want}
         if differing:
             raise RuntimeError(f"{self.name} did other work (done, wanted): {differing}")
-        return done["seconds"]
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name} ended with exit code {self._process.wait()}")
-        return json.loads(line)
+        return done
 
 
-def compare(contenders: list[Contender], rounds: int) -> None:
-    """Lets them take turns; the first round is not counted."""
-    for number in range(rounds + 1):
-        first = number % len(contenders)
-        for contender in contenders[first:] + contenders[:first]:
-            seconds = contender.run(number)
-            if number:
-                contender.seconds.append(seconds)
-            print(f"round {number}, {contender.name}: {seconds:.2f} s", flush=True)
-
-
-def rows_of(contenders: list[Contender]) -> list[dict[str, Any]]:
+def rows_of(all_of_them: list[Contender]) -> list[dict[str, Any]]:
     """Medians, and ratios to the first contender, round by round."""
     rows = []
-    for contender in contenders:
+    for contender in all_of_them:
         work = contender.work
         seeds = 1 if contender.name == "matmul_floor" else work["num_seeds"]
         seconds = statistics.median(contender.seconds)
         updates = (work["env_steps"] - work["start_timesteps"]) * work["updates_per_env_step"]
-        pairs = zip(contender.seconds, contenders[0].seconds, strict=True)
+        pairs = zip(contender.seconds, all_of_them[0].seconds, strict=True)
         row = {
             "name": contender.name,
             "seconds": contender.seconds,
@@ -190,13 +151,9 @@ def main() -> None:
     names = [name for name in CONTENDERS if name in pythons]
     if work["network"] != "mlp":
         names = [name for name in names if name not in ONLY_MLP]
-    contenders = [Contender(name, pythons[name], work) for name in names]
-    for contender in contenders:
-        contender.wait()
-    compare(contenders, arguments.rounds)
-    rows = rows_of(contenders)
-    for contender in contenders:
-        contender.close()
+    all_of_them = [Contender(name, pythons[name], CONTENDERS[name], work) for name in names]
+    take_turns(all_of_them, arguments.rounds)
+    rows = rows_of(all_of_them)
     print("| | seconds | environment steps / s | us per gradient step | time / ours |")
     print("|---|---|---|---|---|")
     for row in rows:

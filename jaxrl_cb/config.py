@@ -33,6 +33,7 @@ from jaxrl_cb.presets import PRESETS
 from jaxrl_cb.trainer.params import TrainerParams
 
 ALGORITHMS = ("dqn",)
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,8 @@ class NetworkConfig:
         layer_norm: whether LayerNorm follows each hidden layer.
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
         normalize_obs: whether observations are normalised by their running mean and deviation.
+        compute_dtype: of the network's matrix products, "float32" or "bfloat16"; the latter is
+            faster on GPUs and TPUs, and on CPUs only if they have instructions for it.
     """
 
     network: Annotated[str, Choice(NETWORKS)] = "mlp"
@@ -53,6 +56,7 @@ class NetworkConfig:
     layer_norm: bool = True
     dueling: bool = False
     normalize_obs: bool = False
+    compute_dtype: Annotated[str, Choice(COMPUTE_DTYPES)] = "float32"
 
     def __post_init__(self):
         if not isinstance(self.hidden_sizes, list | tuple | np.ndarray):
@@ -135,7 +139,11 @@ class Config:
                 f"or more; those of {spec.id!r} are {list(spec.obs_shape)}; take network='mlp'"
             )
         network = NETWORKS[own.network](
-            spec.num_actions, own.hidden_sizes, own.layer_norm, own.dueling
+            num_actions=spec.num_actions,
+            hidden_sizes=own.hidden_sizes,
+            layer_norm=own.layer_norm,
+            dueling=own.dueling,
+            compute_dtype=own.compute_dtype,
         )
         network = Normalized(network) if own.normalize_obs else network
         return DQN(network, double=self.algorithm.double, loss_name=self.algorithm.loss)

@@ -17,6 +17,7 @@ PACKAGES = ("jaxrl-cb", "jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium",
 def versions() -> dict[str, Any]:
     """Those of this process."""
     device = jax.devices()[0]
+    config: Any = jax.config  # its attributes are not declared
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -27,6 +28,7 @@ def versions() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "random_numbers": str(config.jax_default_prng_impl),
     }
 
 

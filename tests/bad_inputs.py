@@ -223,6 +223,7 @@ SETTINGS = [
     Row('train(hidden_sizes=b"ab")', ConfigTypeError, "hidden_sizes=b'ab' is a bytes"),
     Row('train(layer_norm="yes")', ConfigTypeError, "layer_norm='yes'...True or False"),
     Row("train(dueling=1)", ConfigTypeError, "dueling=1"),
+    Row('train(compute_dtype="float16")', ConfigError, "'float32', 'bfloat16'"),
     Row('train(network="conv")', ConfigError, "network='conv'...cnn"),
     Row('train(network="cnn")', ConfigError, "network='cnn'...are [4]; take network='mlp'"),
     Row('train(loss="hubber")', ConfigError, "loss='hubber'...did you mean 'huber'?"),

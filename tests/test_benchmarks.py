@@ -11,22 +11,28 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import against_peers  # noqa: E402
+import time_to_solve  # noqa: E402
 
 
-@pytest.mark.slow
-def test_contenders_take_turns_at_the_same_work(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "against_peers.py"), "cartpole", "--smallest"]
+def run(tmp_path, script, *arguments):
+    """What a benchmark prints, and its JSON."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
     done = subprocess.run(
-        [*command, "--rounds", "2", "--json", str(tmp_path / "rows.json")],
+        [*command, "--json", str(tmp_path / "found.json")],
         capture_output=True,
         text=True,
         timeout=300,
         check=True,
     )
-    found = json.loads((tmp_path / "rows.json").read_text())
+    return done.stdout, json.loads((tmp_path / "found.json").read_text())
+
+
+@pytest.mark.slow
+def test_contenders_take_turns_at_the_same_work(tmp_path):
+    printed, found = run(tmp_path, "against_peers.py", "cartpole", "--smallest", "--rounds", "2")
     assert [row["name"] for row in found["rows"]] == ["jaxrl_cb", "matmul_floor"]
     assert [len(row["seconds"]) for row in found["rows"]] == [2, 2]
-    order = [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("round")]
+    order = [line.split(":")[0] for line in printed.splitlines() if line.startswith("round")]
     assert order[:4] == [
         *("round 0, jaxrl_cb", "round 0, matmul_floor"),
         *("round 1, matmul_floor", "round 1, jaxrl_cb"),
@@ -51,3 +57,75 @@ def test_other_work_is_not_compared():
     with pytest.raises(RuntimeError, match=r"'updates': \(24500, 49000\)"):
         other.run(0)
     other.close()
+
+
+@pytest.mark.slow
+def test_callbacks_are_compared_with_the_same_steps(tmp_path):
+    sizes = ["--epoch-seconds", "0.01", "0.05", "--repeats", "3"]
+    picture = tmp_path / "overhead.png"
+    _, found = run(tmp_path, "callback_overhead.py", *sizes, "--png", str(picture))
+    for row in found["rows"]:
+        off = abs(row["vector_steps"] * row["epochs"] - found["vector_steps"])
+        assert off <= row["vector_steps"]
+    assert [row["epoch"] for row in found["rows"]] == ["0.01 s", "0.05 s"]
+    assert found["rows"][0]["epochs"] > found["rows"][1]["epochs"] == 1
+    assert picture.stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_replays_of_both_kinds_of_observations_are_read_alike(tmp_path):
+    sizes = ["--capacities", "640", "1280", "--steps", "50", "--rounds", "2"]
+    picture = tmp_path / "replay.png"
+    _, found = run(tmp_path, "replay.py", *sizes, "--png", str(picture))
+    rows = found["rows"]
+    assert [(row["capacity"], row["dtype"]) for row in rows] == [
+        *((640, "bool"), (640, "float32"), (1280, "bool"), (1280, "float32"))
+    ]
+    # 128 drawn of 400 elements twice, a tenth of them ones; rewards of 1, discounts of 0.99
+    expected = 128 * (2 * 400 * 0.1 + 1 + 0.99)
+    assert [row["mean_of_what_was_read"] for row in rows] == pytest.approx([expected] * 4, rel=0.05)
+    assert picture.stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_cold_process_solves(tmp_path):
+    picture = tmp_path / "solve.png"
+    arguments = ["--only", "jaxrl_cb", "--seeds", "1", "--png", str(picture)]
+    printed, found = run(tmp_path, "time_to_solve.py", *arguments)
+    [row] = found["rows"]
+    [once] = row["runs"]
+    assert once["scores"][-1] >= 475
+    assert row["holds_seconds"] == once["total"] > once["import"] + once["compile"]
+    assert "| jaxrl_cb |" in printed
+    assert picture.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "first", "holds"),
+    [
+        ([20, 480, 500], 2.0, 2.0),
+        ([480, 474.9, 475], 1.0, 3.0),
+        ([480, 500, 300], 1.0, float("inf")),
+        ([9, 9, 9], float("inf"), float("inf")),
+    ],
+)
+def test_solved_is_the_first_test_and_the_one_that_lasts(scores, first, holds):
+    told = {"seconds": [1.0, 2.0, 3.0], "env_steps": [10, 20, 30], "scores": scores}
+    found = time_to_solve.solved(told)
+    assert (found["first"]["seconds"], found["holds"]["seconds"]) == (first, holds)
+    assert found["final_score"] == scores[-1]
+
+
+def test_a_seed_that_never_solves_counts_as_infinitely_long():
+    parts = {"import": 1.0, "compile": 2.0, "total": 9.0}
+    runs = [
+        {"seed": seed, **parts, **time_to_solve.solved(told)}
+        for seed, told in enumerate(
+            {"seconds": [5.0 + seed], "env_steps": [100 * seed], "scores": [score]}
+            for seed, score in enumerate((500, 100, 500, 100, 100))
+        )
+    ]
+    found = time_to_solve.medians(runs)
+    assert (found["held"], found["num_runs"], found["total"]) == (2, 5, 9.0)
+    assert found["first_seconds"] == float("inf")
+    assert time_to_solve.medians(runs[:3])["first_seconds"] == 7.0

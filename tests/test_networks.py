@@ -59,6 +59,29 @@ def test_network_is_what_numpy_makes_of_its_parameters(layer_norm, dueling):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [MLP, CNN])
+@pytest.mark.parametrize("dueling", [False, True])
+def test_bfloat16_is_of_the_products_alone(kind, dueling):
+    """Seven bits of mantissa in the products; float32 in parameters, gradients and values."""
+    exact = kind(NUM_ACTIONS, HIDDEN, dueling=dueling)
+    rounded = kind(NUM_ACTIONS, HIDDEN, dueling=dueling, compute_dtype="bfloat16")
+    obs = jax.random.normal(jax.random.key(1), (4, 5, 2))
+    params = exact.init(jax.random.key(0), obs)
+    jax.tree.map(np.testing.assert_array_equal, params, rounded.init(jax.random.key(0), obs))
+    values, found = exact.apply(params, obs), rounded.apply(params, obs)
+    assert (found.shape, found.dtype) == ((NUM_ACTIONS,), jnp.float32)
+    assert 0 < np.abs(found - values).max() < 0.05 * np.abs(values).max()
+    gradient = jax.grad(lambda p: rounded.apply(p, obs).sum())(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient))} == {jnp.dtype("float32")}
+    products = [
+        {operand.aval.dtype.name for operand in equation.invars}
+        for equation in jax.make_jaxpr(rounded.apply)(params, obs).eqns
+        if equation.primitive.name == "dot_general"
+    ]
+    assert products
+    assert all(dtypes == {"bfloat16"} for dtypes in products)
+
+
 def test_advantages_of_a_dueling_network_have_mean_zero():
     network, params = network_and_params(layer_norm=True, dueling=True)
     obs = np.random.default_rng(9).normal(size=OBS_SHAPE).astype(np.float32)

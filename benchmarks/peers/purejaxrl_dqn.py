@@ -1,24 +1,13 @@
-"""purejaxrl's DQN, its file unchanged, on the work of `against_peers.py`.
-
-Needs jax, flax, optax, chex, flashbax, distrax and gymnax < 1.
-"""
-
-import sys
-import types
-from pathlib import Path
+"""purejaxrl's DQN on the work of `against_peers.py`; for what it needs see `purejaxrl_file.py`."""
 
 import jax
+from purejaxrl_file import load
 from serving import serve
 
 
 def build(work):
     """See `serve`."""
-    sys.modules["wandb"] = types.ModuleType("wandb")  # imported at its top, used only online
-    jax.tree_map = jax.tree.map  # since removed from JAX
-    path = Path(work["purejaxrl"]) / "purejaxrl" / "dqn.py"
-    module = types.ModuleType("purejaxrl_dqn")
-    sys.modules["purejaxrl_dqn"] = module
-    exec(compile(path.read_text(), path, "exec"), module.__dict__)  # noqa: S102
+    module = load(work["purejaxrl"])
     num_envs, num_seeds = work["num_envs"], work.get("num_seeds", 1)
     config = {
         "NUM_ENVS": num_envs,

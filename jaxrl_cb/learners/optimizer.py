@@ -4,17 +4,21 @@ import dataclasses
 import math
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrl_cb.checks import Choice, Range, check_fields
-from jaxrl_cb.types import Array, Hyperparams
+from jaxrl_cb.types import Array, Hyperparams, PyTree
 
 SCHEDULES = {
     "constant": lambda fraction: jnp.float32(1.0),
     "linear": lambda fraction: 1.0 - fraction,
     "cosine": lambda fraction: 0.5 * (1.0 + jnp.cos(math.pi * fraction)),
 }
+
+ONE_VECTOR_BELOW = 100_000
+"""Parameters, below which a network's are updated as one vector."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +42,38 @@ class OptimizerConfig:
         check_fields(self)
 
     def transformation(self) -> optax.GradientTransformation:
-        """The gradient transformation without the learning rate.
-
-        It works on all parameters as one vector: fewer, larger operations compile and run faster.
-        """
+        """The gradient transformation without the learning rate."""
         transformation = optax.scale_by_adam(eps=self.adam_epsilon)
         if self.max_grad_norm is not None:
             clip = optax.clip_by_global_norm(self.max_grad_norm)
             transformation = optax.chain(clip, transformation)
-        return optax.flatten(transformation)
+        return _as_one_vector_if_small(transformation)
 
     def step_size(self, hyperparams: Hyperparams, num_updates: Array) -> Array:
         """[] learning rate of the gradient step after `num_updates` others."""
         length = jnp.maximum(hyperparams.schedule_updates, 1).astype(jnp.float32)
         fraction = jnp.minimum(num_updates.astype(jnp.float32) / length, 1.0)
         return hyperparams.learning_rate * SCHEDULES[self.learning_rate_schedule](fraction)
+
+
+def _as_one_vector_if_small(
+    transformation: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """Works on all parameters of a small network as one vector.
+
+    Fewer, larger operations compile and run faster, until putting the gradients into one vector
+    takes longer than what is saved.
+    """
+    together = optax.flatten(transformation)
+
+    def chosen(tree: PyTree) -> optax.GradientTransformation:
+        num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+        return together if num_params < ONE_VECTOR_BELOW else transformation
+
+    def init(params: PyTree) -> PyTree:
+        return chosen(params).init(params)
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        return chosen(updates).update(updates, state, params)
+
+    return optax.GradientTransformation(init, update)

@@ -23,6 +23,7 @@ class CNN(nn.Module):
         layer_norm: whether LayerNorm follows the convolution and each hidden layer.
         dueling: whether the head is split into value and advantage.
         conv_features: of the convolution.
+        compute_dtype: of the matrix products, see `MLP`.
     """
 
     num_actions: int
@@ -30,15 +31,21 @@ class CNN(nn.Module):
     layer_norm: bool = True
     dueling: bool = False
     conv_features: int = 16
+    compute_dtype: str = "float32"
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         """Maps one observation [rows, columns, channels] to [A] float32 action values."""
         x = patches(obs.astype(jnp.float32))
-        x = nn.Dense(self.conv_features, kernel_init=nn.initializers.he_uniform(), name="conv")(x)
+        x = nn.Dense(
+            self.conv_features,
+            dtype=self.compute_dtype,
+            kernel_init=nn.initializers.he_uniform(),
+            name="conv",
+        )(x).astype(jnp.float32)
         x = nn.LayerNorm()(x) if self.layer_norm else x
-        mlp = MLP(self.num_actions, self.hidden_sizes, self.layer_norm, self.dueling, name="mlp")
-        return mlp(nn.relu(x))
+        head = (self.num_actions, self.hidden_sizes, self.layer_norm, self.dueling)
+        return MLP(*head, self.compute_dtype, name="mlp")(nn.relu(x))
 
 
 def patches(image: Array) -> Array:

@@ -1,5 +1,7 @@
 """Fully connected Q-network, plain or dueling."""
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -17,22 +19,27 @@ class MLP(nn.Module):
         hidden_sizes: width of each hidden layer.
         layer_norm: whether LayerNorm follows each hidden dense layer.
         dueling: whether the head is split into value and advantage.
+        compute_dtype: of the matrix products, "float32" or "bfloat16". Parameters, LayerNorm and
+            what is returned are float32 in either case.
     """
 
     num_actions: int
     hidden_sizes: tuple[int, ...] = (256, 256)
     layer_norm: bool = True
     dueling: bool = False
+    compute_dtype: str = "float32"
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         """Maps one observation of any shape to [A] float32 action values."""
         x = jnp.ravel(obs).astype(jnp.float32)
+        dense = functools.partial(nn.Dense, dtype=self.compute_dtype)
         for size in self.hidden_sizes:
-            x = nn.Dense(size, kernel_init=nn.initializers.he_uniform())(x)
+            x = dense(size, kernel_init=nn.initializers.he_uniform())(x).astype(jnp.float32)
             x = nn.LayerNorm()(x) if self.layer_norm else x
             x = nn.relu(x)
-        q_values = nn.Dense(self.num_actions, name="head")(x)
+        q_values = dense(self.num_actions, name="head")(x).astype(jnp.float32)
         if self.dueling:
-            q_values = nn.Dense(1, name="value")(x) + q_values - jnp.mean(q_values)
+            value = dense(1, name="value")(x).astype(jnp.float32)
+            q_values = value + q_values - jnp.mean(q_values)
         return q_values

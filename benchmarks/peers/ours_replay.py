@@ -1,0 +1,37 @@
+"""This library's replay ring, on the work of `replay.py`."""
+
+from serving import serve
+
+
+def build(work):
+    """See `serve`."""
+    import jax
+    import jax.numpy as jnp
+    from replay_loop import filled_and_timed
+
+    from jaxrl_cb.buffers import ReplayRing
+    from jaxrl_cb.envs import make
+    from jaxrl_cb.types import Experience, Rollout
+
+    spec = make("Breakout-MinAtar").spec
+    num_envs, rows = work["num_envs"], work["capacity"] // work["num_envs"]
+    ring = ReplayRing(rows, num_envs, spec.time_limit, spec.packing)
+    flags = jnp.zeros((num_envs,), bool)
+
+    def add(buffer, obs, next_obs, action, reward):
+        experience = Experience(obs, action, reward, flags, flags, final_obs=next_obs)
+        return ring.add(buffer, experience)
+
+    def sample(buffer, newest, key):
+        words = jax.random.bits(key, (2, 1, work["batch_size"]))
+        zeros = jnp.zeros((num_envs,), jnp.int32)
+        rollout = Rollout(None, newest, zeros, zeros, zeros)
+        drawn, _ = ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
+        return drawn.obs, drawn.next_obs, drawn.action, drawn.reward, drawn.discount
+
+    obs = jnp.zeros(work["obs_shape"], work["dtype"])
+    return filled_and_timed(work, ring.init(obs, spec.num_actions), add, sample)
+
+
+if __name__ == "__main__":
+    serve(build, "jaxrl-cb", "jax")
