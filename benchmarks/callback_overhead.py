@@ -92,7 +92,7 @@ def trainer_of(learner: ReplayLearner, length: int, num_seeds: int, logger: Logg
     ]
     callbacks = TrainerCallbacks(before, EpochTestCallbackDQNSetEps(0.0), after)
     params = TrainerParams(
-        max_epochs=10**6,
+        max_epochs=10_000,
         epoch_num_steps=steps,
         chunk_num_steps=steps,
         num_test_episodes=1,
