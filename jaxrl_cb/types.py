@@ -108,7 +108,7 @@ class Buffer(struct.PyTreeNode):
     final_obs: Array  # [F, E, *obs] or packed, of truncated episodes only
     slot_used: Array  # [E] bool, whether the current slot holds a final observation
     num_masked: Array  # [] int32, truncations whose final observation found no slot
-    num_lossy: Array  # [] int32, observations that the declared packing did not keep
+    num_lossy: Array  # [] int32, observations that are kept and that the declared packing changed
     cursor: Cursor
 
 

@@ -227,6 +227,20 @@ MUTANTS = [
         "test_trainer.py test_epsilon",
     ),
     Mutant(
+        "large networks updated as one vector",
+        "learners/optimizer.py",
+        "return together if num_params < ONE_VECTOR_BELOW else transformation",
+        "return together",
+        "test_optimizer.py one_vector",
+    ),
+    Mutant(
+        "bfloat16 in the hidden layers alone",
+        "networks/mlp.py",
+        'q_values = dense(self.num_actions, name="head")',
+        'q_values = nn.Dense(self.num_actions, name="head")',
+        "test_networks.py bfloat16",
+    ),
+    Mutant(
         "a schedule overwrites the learning rate that was set",
         "learners/optimizer.py",
         "return hyperparams.learning_rate * SCHEDULES",
@@ -257,8 +271,8 @@ MUTANTS = [
     Mutant(
         "ring copied at every step",
         "buffers/ring.py",
-        "return lax.platform_dependent(cpu=branch, default=sample)",
-        "return sample()",
+        "packed, weights = lax.platform_dependent(cpu=branch, default=sample)",
+        "packed, weights = sample()",
         "test_programs.py copies",
     ),
     Mutant(

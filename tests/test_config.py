@@ -1,17 +1,17 @@
 """Settings by name: unknown ones, defaults that follow the number of environments, presets."""
 
+import dataclasses
 import json
 
 import pytest
 
-from jaxrl_cb.config import FIELDS, GROUPS, load_config, resolve
+from jaxrl_cb.config import FIELDS, GROUPS, NetworkConfig, load_config, resolve
+from jaxrl_cb.envs import make
 from jaxrl_cb.errors import ConfigError, ConfigTypeError
 from jaxrl_cb.presets import PRESETS
 
 
 def test_setting_names_are_unique_across_groups():
-    import dataclasses
-
     names = [field.name for group in GROUPS.values() for field in dataclasses.fields(group)]
     assert len(names) == len(set(names)) == len(FIELDS)
 
@@ -138,3 +138,17 @@ def test_settings_survive_json():
 def test_unknown_algorithm_is_refused():
     with pytest.raises(ConfigError, match="'dqn'"):
         resolve(None, "dpn", {})
+
+
+@pytest.mark.parametrize(("network", "env"), [("mlp", "CartPole-v1"), ("cnn", "Breakout-MinAtar")])
+def test_every_setting_of_a_network_reaches_it(network, env):
+    own = {
+        "hidden_sizes": (7, 5),
+        "layer_norm": False,
+        "dueling": True,
+        "compute_dtype": "bfloat16",
+    }
+    config = resolve(None, "dqn", {"network": network, **own})
+    built = config.build_algorithm(make(env).spec).network
+    assert {name: getattr(built, name) for name in own} == own
+    assert {f.name for f in dataclasses.fields(NetworkConfig)} == {*own, "network", "normalize_obs"}

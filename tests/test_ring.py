@@ -351,7 +351,12 @@ def test_binary_observations_come_back_from_bits_and_others_are_counted():
     half = row.replace(obs=np.stack([obs[0, 0], obs[0, 1] * 0.5 + 0.1]))
     assert int(add(buffer, half).num_lossy) == 1
     nan = row.replace(final_obs=np.full_like(obs[0], np.nan))
-    assert int(add(buffer, nan).num_lossy) == 2
+    assert int(add(buffer, nan).num_lossy) == 0  # of an episode that goes on: not kept
+    for truncated, number in [((True, True), 2), ((False, True), 1)]:
+        cut = nan.replace(truncated=np.array(truncated))
+        assert int(add(buffer, cut).num_lossy) == number
+    died = nan.replace(terminated=np.ones(2, bool), truncated=np.ones(2, bool))
+    assert int(add(buffer, died).num_lossy) == 0
 
 
 @pytest.mark.parametrize(("num_actions", "dtype"), [(2, "uint8"), (256, "uint8"), (257, "int32")])

@@ -85,10 +85,10 @@ class ReplayRing:
         stored = truncated & ~slot_used
         ending = jnp.where(truncated, jnp.where(masked, MASKED, TRUNCATED), CONTINUES)
         ending = jnp.where(experience.terminated, TERMINATED, ending).astype(jnp.uint8)
-        final_obs = self.packing.pack(experience.final_obs)
-        where_stored = stored.reshape(stored.shape + (1,) * (final_obs.ndim - 1))
-        final_obs = jnp.where(where_stored, final_obs, buffer.final_obs[slot])
-        lossy = self.packing.is_lossy(experience.obs) | self.packing.is_lossy(experience.final_obs)
+        final_obs, final_lossy = self._final_row(
+            stored, experience.final_obs, buffer.final_obs[slot]
+        )
+        lossy = self.packing.is_lossy(experience.obs) | final_lossy
         row = cursor.position
         return Buffer(
             obs=_write(buffer.obs, self.packing.pack(experience.obs), row),
@@ -106,6 +106,28 @@ class ReplayRing:
             ),
         )
 
+    def _final_row(self, stored: Array, final_obs: Array, old: Array) -> tuple[Array, Array]:
+        """A slot's row of final observations after a vector step, and where packing lost numbers.
+
+        Args:
+            stored: [E] bool, environments whose final observation is kept.
+            final_obs: [E, *obs].
+            old: [E, ...] the slot's row before, as it is kept.
+        """
+
+        def kept():
+            packed = self.packing.pack(final_obs)
+            where_stored = stored.reshape(stored.shape + (1,) * (packed.ndim - 1))
+            return jnp.where(where_stored, packed, old), stored & self.packing.is_lossy(final_obs)
+
+        def branch():
+            return lax.cond(jnp.any(stored), kept, lambda: (old, jnp.zeros_like(stored)))
+
+        if self.packing == UNPACKED:
+            return kept()
+        # Packing is dear, and rarely is there anything to keep; a GPU's branch would wait.
+        return lax.platform_dependent(cpu=branch, default=kept)
+
     def sample(
         self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
     ) -> tuple[Transition, Array]:
@@ -121,22 +143,34 @@ class ReplayRing:
         Returns:
             Transitions and weights, all [count, B, ...].
         """
+        packed, weights = self._sample_packed(words, buffer, rollout, n=n, gamma=gamma)
+        return self._unpacked(packed), weights
+
+    def _sample_packed(
+        self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
+    ) -> tuple[Transition, Array]:
+        """`sample` with observations as they are kept."""
         age, env = self.sample_starts(words, buffer, rollout.episode_length, n=n)
+        newest = self.packing.pack(rollout.obs)
 
         def transition(age, env):
-            window = self.window(buffer, age, env, n=n)
+            window = self._packed_window(buffer, age, env, n=n)
             result = n_step_transition(
                 window.obs,
                 window.action,
                 window.rewards,
                 terminated=window.ending == TERMINATED,
                 truncated=(window.ending == TRUNCATED) | (window.ending == MASKED),
-                next_obs_after=lambda last: self.next_obs(buffer, rollout.obs, age - last, env),
+                next_obs_after=lambda last: self._packed_next(buffer, newest, age - last, env),
                 gamma=gamma,
             )
             return result, self.weight(window)
 
         return jax.vmap(jax.vmap(transition))(age, env)
+
+    def _unpacked(self, transition: Transition) -> Transition:
+        unpack = self.packing.unpack
+        return transition.replace(obs=unpack(transition.obs), next_obs=unpack(transition.next_obs))
 
     def sample_behind_branch(
         self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
@@ -145,11 +179,12 @@ class ReplayRing:
 
         On CPU it is within a branch that is always taken, which the compiler cannot know. Without
         it the write of the newest row is fused into the reads, and the ring copied at every step.
-        A GPU's compiler copies nothing, and a branch would wait for the host there.
+        A GPU's compiler copies nothing, and a branch would wait for the host there. Observations
+        leave the branch as they are kept, since what leaves it is written to memory.
         """
 
         def sample():
-            return self.sample(words, buffer, rollout, n=n, gamma=gamma)
+            return self._sample_packed(words, buffer, rollout, n=n, gamma=gamma)
 
         def nothing():
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample))
@@ -157,7 +192,8 @@ class ReplayRing:
         def branch():
             return lax.cond(buffer.cursor.size >= n, sample, nothing)
 
-        return lax.platform_dependent(cpu=branch, default=sample)
+        packed, weights = lax.platform_dependent(cpu=branch, default=sample)
+        return self._unpacked(packed), weights
 
     def sample_starts(
         self, words: Array, buffer: Buffer, episode_length: Array, *, n: int
@@ -184,9 +220,13 @@ class ReplayRing:
 
     def window(self, buffer: Buffer, age: Array, env: Array, *, n: int) -> Window:
         """The n rows that begin `age` rows before the write position. Unbatched."""
+        packed = self._packed_window(buffer, age, env, n=n)
+        return dataclasses.replace(packed, obs=self.packing.unpack(packed.obs))
+
+    def _packed_window(self, buffer: Buffer, age: Array, env: Array, *, n: int) -> Window:
         rows = self._row(buffer, age - jnp.arange(n, dtype=jnp.int32))
         return Window(
-            obs=self.packing.unpack(_read(buffer.obs, rows[0], env)),
+            obs=_read(buffer.obs, rows[0], env),
             action=_read(buffer.action, rows[0], env).astype(jnp.int32),
             rewards=_read(buffer.reward, rows, env),
             ending=_read(buffer.ending, rows, env),
@@ -210,13 +250,17 @@ class ReplayRing:
         Returns:
             [*obs], the true final observation if the row was truncated.
         """
+        newest = self.packing.pack(newest_obs)
+        return self.packing.unpack(self._packed_next(buffer, newest, age, env))
+
+    def _packed_next(self, buffer: Buffer, newest: Array, age: Array, env: Array) -> Array:
         period = self._block * self.num_slots
         slot = self._slot(lax.rem(buffer.cursor.clock - age + period, period))
         following = _read(buffer.obs, self._row(buffer, age - 1), env)
         truncated = _read(buffer.ending, self._row(buffer, age), env) == TRUNCATED
         stored = jnp.where(truncated, _read(buffer.final_obs, slot, env), following)
         is_newest = (age == 1) & ~truncated
-        return jnp.where(is_newest, newest_obs[env], self.packing.unpack(stored))
+        return jnp.where(is_newest, newest[env], stored)
 
     def _slot(self, clock: Array) -> Array:
         return lax.div(clock, self._block)

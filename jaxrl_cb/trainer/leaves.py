@@ -5,7 +5,7 @@ Each eager jnp operation would be a small compilation; here only NumPy touches n
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -103,6 +103,27 @@ def replaced(old: PyTree, new: PyTree) -> PyTree:
     for i, leaf in zip(changed, jax.device_put(values, places, may_alias=False), strict=True):
         kept[i] = leaf
     return jax.tree.unflatten(structure, kept)
+
+
+def field(state: TrainState, name: tuple[str, str]) -> PyTree:
+    """A field of a field of a state."""
+    return getattr(getattr(state, name[0]), name[1])
+
+
+def with_fields(state: TrainState, fields: Mapping[tuple[str, str], PyTree]) -> TrainState:
+    """The state with other fields of fields, put where the old ones are, all at once.
+
+    Args:
+        state: what they are put into.
+        fields: by name, NumPy leaves of the shapes and dtypes that are there.
+    """
+    old, structure = jax.tree.flatten({name: field(state, name) for name in fields})
+    places = [leaf.sharding for leaf in old]
+    new = jax.device_put(jax.tree.leaves(dict(fields)), places, may_alias=False)
+    for (outer, inner), values in jax.tree.unflatten(structure, new).items():
+        changed = getattr(state, outer).replace(**{inner: values})
+        state = state.replace(**{outer: changed})
+    return state
 
 
 def _names(tree: PyTree) -> set[str]:

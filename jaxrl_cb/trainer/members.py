@@ -7,7 +7,6 @@ stops. On an accelerator all seeds are one group under `vmap`.
 """
 
 import copy as copylib
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,14 +22,43 @@ LOCKSTEP = ("num_updates", "update_credit")
 """Scalars of the state (beside the replay's own) that running seeds have in common."""
 
 
-@dataclasses.dataclass
 class Group:
-    """Seeds that are held together, by their index in the run."""
+    """Seeds that are held together, by their index in the run.
 
-    indices: tuple[int, ...]
-    plan: ProgramPlan
-    state: Any = None  # a TrainState, from `Members.init` or `restore` on
-    programs: Programs | None = None  # found once: looking them up hashes the learner
+    Attributes:
+        indices: of its seeds.
+        plan: what its programs are compiled for.
+        programs: found once, as looking them up hashes the learner.
+    """
+
+    def __init__(self, indices: tuple[int, ...], plan: ProgramPlan, state: Any = None):
+        self.indices, self.plan = indices, plan
+        self.programs: Programs | None = None
+        self._state = state
+        self._set: dict[tuple[str, str], PyTree] = {}  # on the host until somebody looks
+
+    @property
+    def state(self) -> Any:
+        """A TrainState, from `Members.init` or `restore` on."""
+        if self._set:
+            self._state, self._set = leaves.with_fields(self._state, self._set), {}
+        return self._state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._state, self._set = state, {}
+
+    def set_field(self, name: tuple[str, str], values_of: Callable[[PyTree], PyTree]) -> None:
+        """Sets a field of a field of the state.
+
+        It goes to the device with all others that are set before the state is next looked at.
+
+        Args:
+            name: of both.
+            values_of: gives NumPy leaves for the old ones, of their shapes and dtypes.
+        """
+        old = self._set[name] if name in self._set else leaves.field(self._state, name)
+        self._set[name] = values_of(old)
 
 
 class Members:
@@ -102,6 +130,8 @@ class Members:
         per_group = jax.device_get(per_group)  # all at once: each wait for a device takes a while
         indices = [i for group in self._running_groups(chosen) for i in group.indices]
         absent = [i for i in range(self.num_seeds) if i not in self.running or i not in chosen]
+        if len(per_group) == 1 and not absent:
+            return per_group[0]
 
         def join(*parts):
             joined = np.concatenate(parts)
@@ -200,31 +230,40 @@ class Members:
             parts = [part if i == index else self._row(group, i) for i in group.indices]
             group.state = leaves.replaced(group.state, leaves.stacked(parts, self._axes))
 
-    def update(self, indices: Sequence[int], change: Callable[..., TrainState]) -> None:
-        """Replaces leaves of running seeds: ``change(state, positions)`` gives the new state.
+    def set_field(self, indices: Sequence[int], name: tuple[str, str], values: PyTree) -> None:
+        """Sets a field of a field of the state for those of some seeds that run.
 
-        `positions` are those of the group's seeds within `indices`; a seed that is not among them
-        keeps what it has (position -1 is never written).
+        Args:
+            indices: the seeds.
+            name: of both fields, for example ("epsilon", "inference").
+            values: leaves are [] or [number of these seeds].
         """
-        for group in self._running_groups():
-            chosen = [indices.index(i) if i in indices else -1 for i in group.indices]
-            if max(chosen) >= 0:
-                group.state = leaves.replaced(group.state, change(group.state, np.array(chosen)))
+        for group in self._running_groups(indices):
+            chosen = self._places(group, indices)
+
+            def in_group(value: Any, old: Any, chosen: np.ndarray = chosen) -> np.ndarray:
+                own = np.broadcast_to(value, (len(indices),))[chosen]
+                if np.any(chosen < 0):
+                    own = np.where(chosen >= 0, own, np.asarray(old))
+                return own.astype(old.dtype)
+
+            group.set_field(name, lambda old, f=in_group: jax.tree.map(f, values, old))
 
     def replace_params(self, index: int, new: PyTree) -> None:
         """Gives both networks of a running seed other parameters, with a leading [1]."""
+        [group] = self._running_groups((index,))
+        places = self._places(group, (index,))
 
-        def change(state: TrainState, positions: np.ndarray) -> TrainState:
-            def put(old, own):
-                is_own = (positions >= 0).reshape(-1, *[1] * (old.ndim - 1))
-                return np.where(is_own, np.asarray(own), np.asarray(old))
+        def put(old, own):
+            is_own = (places >= 0).reshape(-1, *[1] * (old.ndim - 1))
+            return np.where(is_own, np.asarray(own), np.asarray(old))
 
-            params, target_params = (
-                jax.tree.map(put, old, new) for old in (state.params, state.target_params)
-            )
-            return state.replace(params=params, target_params=target_params)
-
-        self.update((index,), change)
+        state = group.state
+        params, target_params = (
+            jax.tree.map(put, old, new) for old in (state.params, state.target_params)
+        )
+        changed = state.replace(params=params, target_params=target_params)
+        group.state = leaves.replaced(state, changed)
 
     def park(self, index: int) -> None:
         """Stops a seed: its state stays as it is now, without replay and rollout if S > 1."""
@@ -299,6 +338,10 @@ class Members:
         whole = self._group(indices[0])
         is_whole = whole.indices == tuple(indices) and not set(indices) & set(self._parked)
         return whole if is_whole else None
+
+    def _places(self, group: Group, indices: Sequence[int]) -> np.ndarray:
+        """Where each of a group's seeds is among `indices`; -1 where it is not."""
+        return np.array([indices.index(i) if i in indices else -1 for i in group.indices])
 
     def _group(self, index: int) -> Group:
         return next(group for group in self.groups if index in group.indices)

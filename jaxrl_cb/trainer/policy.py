@@ -270,20 +270,8 @@ class TrainingPolicy(Policy):
         self._set("hyperparams", "learning_rate", value)
 
     def _set(self, group: str, field: str, values: PyTree) -> None:
-        """The one way a leaf is replaced: `values` are [] or [S], one for each of our seeds."""
-
-        def change(state: TrainState, positions: np.ndarray) -> TrainState:
-            def in_group(value, old):
-                chosen = np.broadcast_to(value, (self.num_seeds,))[positions]
-                if np.any(positions < 0):
-                    chosen = np.where(positions >= 0, chosen, np.asarray(old))
-                return chosen.astype(old.dtype)
-
-            fields = getattr(state, group)
-            new = jax.tree.map(in_group, values, getattr(fields, field))
-            return state.replace(**{group: fields.replace(**{field: new})})
-
-        self._members.update(self._indices, change)
+        """The one way a number is set: `values` are [] or [S], one for each of our seeds."""
+        self._members.set_field(self._indices, (group, field), values)
 
     def _unbatched(self, values: np.ndarray) -> float | np.ndarray:
         return float(values[0]) if self.num_seeds == 1 else values
