@@ -39,6 +39,7 @@ CONTENDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """By name: the Python environment that it needs, its script, and its work."""
 NEVER = float("inf")
+PARTS = ("import", "compile", "total")
 
 
 def run(python: str, script: str, work: dict[str, Any], cache: str | None) -> dict[str, Any]:
@@ -116,9 +117,6 @@ def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
     parts = {part: statistics.median(run[part] for run in runs) for part in PARTS}
     held = sum(run["holds"]["seconds"] < NEVER for run in runs)
     return {**median, **parts, "held": held, "num_runs": len(runs)}
-
-
-PARTS = ("import", "compile", "total")
 
 
 def text(value: float, form: str) -> str:
