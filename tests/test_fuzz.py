@@ -54,9 +54,8 @@ def plausible(name):
         return st.booleans()
     if "str" in text:
         schedules = ["constant", "linear", "cosine"]
-        return st.sampled_from(
-            ["squared", "huber", *schedules, "stop", "raise", "warn", "mlp", "cnn"]
-        )
+        others = ["squared", "huber", "stop", "raise", "warn", "mlp", "cnn"]
+        return st.sampled_from([*schedules, *others, "float32", "bfloat16"])
     if "float" in text:
         return st.floats(0, 1)
     return st.sampled_from([1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 320, 640, 1280])
