@@ -148,7 +148,7 @@ def profile(arguments: argparse.Namespace) -> dict[str, Any]:
     length, device = arguments.vector_steps, jax.local_devices()[0]
     programs = compile_programs(learner, ProgramPlan(width, (length,), 1, device))
     chunk = programs.chunks[length]
-    counts, copies = executed(chunk.as_text(), length)
+    counts, copies = executed(chunk.compiled.as_text(), length)
     values = jax.tree.map(lambda x: np.full((width,), x), learner.initial_values(10**6))
     state = programs.init(*jax.device_put((np.arange(width, dtype=np.uint32), *values), device))
     ring = state.buffer.obs.nbytes

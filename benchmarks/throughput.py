@@ -171,7 +171,7 @@ class Point:
                 if repeat >= 0:
                     seconds[name].append(total / calls)
         steps = self._length * num_envs * self._num_seeds
-        sizes = programs.chunks[self._length].memory_analysis()
+        sizes = programs.chunks[self._length].compiled.memory_analysis()
         bytes_used = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
         rates = {name: steps / statistics.median(values) for name, values in seconds.items()}
         row = {

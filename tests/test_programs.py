@@ -1,15 +1,17 @@
-"""What the compiled programs do to large arrays: nothing but write a row and read a batch."""
+"""What the compiled programs do to large arrays (write a row, read a batch), and what they give."""
 
 import re
 
 import jax
+import numpy as np
 import pytest
 
 from jaxrl_cb.algorithms import DQN
 from jaxrl_cb.envs import make
 from jaxrl_cb.learners import ReplayConfig, ReplayLearner, TargetConfig
 from jaxrl_cb.networks import MLP
-from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs
+from jaxrl_cb.ops.counters import NEVER
+from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs, metrics_of
 
 ROWS, ENVS = 1000, 10
 
@@ -26,7 +28,7 @@ def compiled_chunk(samples_per_insert, width=1, n_step=1):
     target = TargetConfig(tau=1.0, target_update_period=10)
     learner = ReplayLearner(make("CartPole-v1"), DQN(MLP(2, (16,))), sizes, target)
     plan = ProgramPlan(width, (50,), 2, jax.local_devices()[0])
-    return compile_programs(learner, plan).chunks[50]
+    return compile_programs(learner, plan).chunks[50].compiled
 
 
 # One gradient step for each vector step, three for two, and one for two.
@@ -46,3 +48,20 @@ def test_the_chunk_needs_no_second_ring():
     ring = ROWS * ENVS * (4 * 4 + 4 + 1 + 1)  # observation, reward, action, ending
     assert memory.alias_size_in_bytes > ring  # given over, not copied
     assert memory.temp_size_in_bytes < ring / 2
+
+
+def test_words_become_the_metrics_of_each_seed():
+    """Two seeds, their words made by NumPy."""
+    counts = np.array([[3, 0, -1, 50, NEVER, 1], [0, 2**31 - 1, 4, 7, 12, 0]], np.int32)
+    sums = np.array([[-0.5, 21.0], [np.nan, -np.inf]], np.float32)
+    words = np.concatenate([sums.view(np.uint32), counts.view(np.uint32)], axis=1)
+    metrics = metrics_of(words)
+    np.testing.assert_array_equal(metrics.loss_sum, np.float32([-0.5, np.nan]))
+    np.testing.assert_array_equal(metrics.return_sum, np.float32([21.0, -np.inf]))
+    assert metrics.num_episodes.tolist() == [3, 0]
+    assert metrics.num_masked.tolist() == [0, 2**31 - 1]
+    assert metrics.num_lossy.tolist() == [-1, 4]
+    assert metrics.num_sound_steps.tolist() == [50, 7]
+    assert metrics.first_bad_update.tolist() == [NEVER, 12]
+    assert metrics.is_params_finite.tolist() == [True, False]
+    assert [x.dtype.kind for x in metrics] == list("ffiiiiib")

@@ -1349,6 +1349,32 @@ def test_a_snapshot_outlives_the_next_epoch():
         assert differing(arrays(keeps.snapshots[0]), arrays(keeps.snapshots[1])) != []
 
 
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_what_setters_set_goes_to_the_device_with_the_chunk_and_is_not_written_to(
+    num_seeds, monkeypatch
+):
+    """A transfer on its own takes as long as many vector steps; chunks consume what they get."""
+    given = np.full(num_seeds, 0.25)
+
+    class Sets(EpochTrainCallback):
+        def callback(self, epoch, env_step, context):
+            context.policy.set_eps_schedule(given, 0.125, 1000, env_step)
+            context.policy.set_learning_rate(1e-3)
+
+    own = trainer(Sets(), EpochTestCallbackDQNSetEps(0.5), num_seeds=num_seeds)
+    own.init()
+    puts, device_put = [], jax.device_put
+    monkeypatch.setattr(jax, "device_put", lambda *a, **k: puts.append(a) or device_put(*a, **k))
+    records = [own.execute_epoch() for _ in range(2)]
+    assert not puts
+    assert given.tolist() == [0.25] * num_seeds
+    monkeypatch.undo()
+    for record in records:  # 0.25 falls by 0.125 within 1000 steps, of which so many are done
+        expected = np.float32(0.25 - 0.125 * record.env_step / 1000)
+        np.testing.assert_allclose(record.eps_training, [expected] * num_seeds, rtol=1e-6)
+        assert record.eps_inference.tolist() == [0.5] * num_seeds
+
+
 def test_setters_take_one_number_or_one_for_each_seed():
     class Sets(EpochTrainCallback):
         def callback(self, epoch, env_step, context):

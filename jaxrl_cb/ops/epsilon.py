@@ -34,10 +34,10 @@ def segment(start, final, decay_steps, env_step=0) -> EpsilonSegment:
     slope = (np.asarray(final, np.float64) - value) / np.maximum(steps_left, 1)
     shape = np.broadcast_shapes(value.shape, slope.shape)
     return EpsilonSegment(
-        start=np.broadcast_to(np.float32(value), shape),
-        slope=np.broadcast_to(np.float32(slope), shape),
-        steps_left=np.broadcast_to(np.int32(np.minimum(steps_left, 2**31 - 1)), shape),
-        final=np.broadcast_to(np.float32(final), shape),
+        start=np.full(shape, value, np.float32),
+        slope=np.full(shape, slope, np.float32),
+        steps_left=np.full(shape, np.minimum(steps_left, 2**31 - 1), np.int32),
+        final=np.full(shape, final, np.float32),
         offset=np.zeros(shape, np.int32),
     )
 

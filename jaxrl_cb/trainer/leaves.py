@@ -110,17 +110,22 @@ def field(state: TrainState, name: tuple[str, str]) -> PyTree:
     return getattr(getattr(state, name[0]), name[1])
 
 
-def with_fields(state: TrainState, fields: Mapping[tuple[str, str], PyTree]) -> TrainState:
-    """The state with other fields of fields, put where the old ones are, all at once.
+def put_like(state: TrainState, fields: Mapping[tuple[str, str], PyTree]) -> dict[Any, PyTree]:
+    """Fields of fields, put where those of the state are, all at once.
 
     Args:
-        state: what they are put into.
+        state: that has others.
         fields: by name, NumPy leaves of the shapes and dtypes that are there.
     """
     old, structure = jax.tree.flatten({name: field(state, name) for name in fields})
     places = [leaf.sharding for leaf in old]
     new = jax.device_put(jax.tree.leaves(dict(fields)), places, may_alias=False)
-    for (outer, inner), values in jax.tree.unflatten(structure, new).items():
+    return jax.tree.unflatten(structure, new)
+
+
+def with_fields(state: TrainState, fields: Mapping[tuple[str, str], PyTree]) -> TrainState:
+    """The state with other fields of fields, by name."""
+    for (outer, inner), values in fields.items():
         changed = getattr(state, outer).replace(**{inner: values})
         state = state.replace(**{outer: changed})
     return state

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer import leaves
-from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
+from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs, metrics_of
 from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTree, TrainState
 
 LOCKSTEP = ("num_updates", "update_credit")
@@ -41,8 +41,14 @@ class Group:
     def state(self) -> Any:
         """A TrainState, from `Members.init` or `restore` on."""
         if self._set:
-            self._state, self._set = leaves.with_fields(self._state, self._set), {}
+            new = leaves.put_like(self._state, self._set)
+            self._state, self._set = leaves.with_fields(self._state, new), {}
         return self._state
+
+    @property
+    def as_set(self) -> Any:
+        """The same, where what was set may still be on the host; to read it, and for programs."""
+        return leaves.with_fields(self._state, self._set)
 
     @state.setter
     def state(self, state: Any) -> None:
@@ -51,7 +57,7 @@ class Group:
     def set_field(self, name: tuple[str, str], values_of: Callable[[PyTree], PyTree]) -> None:
         """Sets a field of a field of the state.
 
-        It goes to the device with all others that are set before the state is next looked at.
+        It goes to the device with the next chunk, or when `state` is looked at.
 
         Args:
             name: of both.
@@ -113,21 +119,32 @@ class Members:
             group.programs = compile_programs(self._learner, group.plan)
         return group.programs
 
-    def run_chunk(self, length: int) -> list[ChunkMetrics]:
-        """Runs `length` vector steps of every running seed; returns the groups' metrics."""
-        metrics = []
-        for group in self._running_groups():
-            group.state, result = self.programs(group).chunks[length](group.state)
-            metrics.append(result)
-        return metrics
+    def run_chunk(self, length: int) -> ChunkMetrics:
+        """Runs `length` vector steps of every running seed; returns its metrics as NumPy arrays.
 
-    def gather(self, per_group: Sequence[PyTree], chosen: Sequence[int]) -> PyTree:
+        Those of stopped seeds are NaN, -1 or True.
+        """
+        words = []
+        for group in self._running_groups():
+            group.state, result = self.programs(group).chunks[length](group.as_set)
+            words.append(result)
+        return self._gather(words, self.running, metrics_of)
+
+    def _gather(
+        self, per_group: Sequence[PyTree], chosen: Sequence[int], read: Callable | None = None
+    ) -> PyTree:
         """Results of the running groups that have chosen seeds, as NumPy arrays [S, ...].
 
         Seeds that are not chosen or have stopped get NaN, -1 or True.
+
+        Args:
+            per_group: the results.
+            chosen: the seeds.
+            read: what is made of each group's result on the host.
         """
         jax.block_until_ready(per_group)  # lets signals in, which reading the arrays does not
         per_group = jax.device_get(per_group)  # all at once: each wait for a device takes a while
+        per_group = [read(result) for result in per_group] if read else per_group
         indices = [i for group in self._running_groups(chosen) for i in group.indices]
         absent = [i for i in range(self.num_seeds) if i not in self.running or i not in chosen]
         if len(per_group) == 1 and not absent:
@@ -143,28 +160,28 @@ class Members:
 
         return jax.tree.map(join, *per_group)
 
-    def evaluate(self, phases: np.ndarray, indices: Sequence[int]) -> PyTree:
-        """Tests some of the running seeds once.
+    def evaluate(self, phases: np.ndarray, indices: Sequence[int]) -> Callable[[], Evaluation]:
+        """Begins to test some of the running seeds once.
 
         Args:
             phases: [S, 2], the epoch and the number of the evaluation, of each seed.
             indices: the seeds; those that have stopped are left out.
 
         Returns:
-            An `Evaluation` of NumPy arrays [S, N]; returns are NaN and lengths -1 where not tested.
+            What waits for the test, before any seed stops, and gives NumPy arrays [S, N]; returns
+            are NaN and lengths -1 where not tested.
         """
         results = []
         for group in self._running_groups(indices):
-            state, phase = group.state, phases[list(group.indices)].astype(np.uint32)
+            state, phase = group.as_set, phases[list(group.indices)].astype(np.uint32)
             inputs = (state.params, state.epsilon.inference, state.test_key)
-            phase = jax.device_put(phase, group.plan.device)
             results.append(self.programs(group).evaluate(*inputs, phase))
-        return self.gather(results, indices) if results else self._not_tested()
+        return lambda: self._gather(results, indices) if results else self._not_tested()
 
     def num_nonfinite(self) -> np.ndarray:
         """[S] int32, `Rollout.num_nonfinite` of the running seeds; -1 for the others."""
         counts = [group.state.rollout.num_nonfinite for group in self._running_groups()]
-        return self.gather(counts, self.running)
+        return self._gather(counts, self.running)
 
     def state(self, indices: Sequence[int]) -> TrainState:
         """The state of some seeds, with a leading axis of them; direct where it is one group's.
@@ -184,17 +201,20 @@ class Members:
         return small.replace(buffer=running.buffer, rollout=running.rollout)
 
     def small_state(self, indices: Sequence[int]) -> TrainState:
-        """`state(indices)` without replay and rollout, which are not copied for it."""
+        """`state(indices)` without replay and rollout, which are not copied for it.
+
+        What was set may be NumPy's.
+        """
         group = self._exactly(indices)
         if group:
-            return group.state.replace(buffer=None, rollout=None)
+            return group.as_set.replace(buffer=None, rollout=None)
         return leaves.stacked([self._small_member(i) for i in indices], self._small_axes)
 
     def params_of(self, index: int) -> PyTree:
         """A copy of a seed's parameters as NumPy arrays, with a leading [1]."""
         group, parked = self._group(index), self._parked.get(index)
         row = group.indices.index(index) if parked is None else 0
-        params = (group.state if parked is None else parked).params
+        params = (group.as_set if parked is None else parked).params
         return jax.tree.map(lambda x: x[row : row + 1].copy(), jax.device_get(params))
 
     def held(self, *, copy: bool) -> "Members":
@@ -240,12 +260,12 @@ class Members:
         """
         for group in self._running_groups(indices):
             chosen = self._places(group, indices)
+            is_own = chosen >= 0
 
-            def in_group(value: Any, old: Any, chosen: np.ndarray = chosen) -> np.ndarray:
-                own = np.broadcast_to(value, (len(indices),))[chosen]
-                if np.any(chosen < 0):
-                    own = np.where(chosen >= 0, own, np.asarray(old))
-                return own.astype(old.dtype)
+            def in_group(value: Any, old: Any, is_own=is_own, own=chosen[is_own]) -> np.ndarray:
+                new = np.empty(old.shape, old.dtype) if is_own.all() else np.array(old)
+                new[is_own] = value[own] if np.ndim(value) else value
+                return new
 
             group.set_field(name, lambda old, f=in_group: jax.tree.map(f, values, old))
 
@@ -354,7 +374,7 @@ class Members:
         if index in self._parked:
             return self._parked[index]
         group = self._group(index)
-        small = group.state.replace(buffer=None, rollout=None)
+        small = group.as_set.replace(buffer=None, rollout=None)
         if len(group.indices) == 1:
             return small
         return leaves.rows(small, self._small_axes, [group.indices.index(index)])

@@ -247,7 +247,10 @@ def _besides(run: _Run, programs: Programs | None) -> int:
         return 0
     width = run.params.seeds_together
     held = width * run.state_bytes()
-    init, *chunks = (_sizes(program) for program in (programs.init, *programs.chunks.values()))
+    init, *chunks = (
+        _sizes(program)
+        for program in (programs.init, *(chunk.compiled for chunk in programs.chunks.values()))
+    )
     # A test reads part of the state and gives little; the others give states.
     most = [sum(init), *(sum(chunk) for chunk in chunks), held + sum(_sizes(programs.evaluate)[1:])]
     return max(-(-(max(most) - held) // width), 0)

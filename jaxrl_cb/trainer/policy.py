@@ -277,6 +277,9 @@ class TrainingPolicy(Policy):
         return float(values[0]) if self.num_seeds == 1 else values
 
     def _checked(self, name: str, value: Any, high: float, *, whole: bool = False) -> np.ndarray:
+        is_plain = type(value) is float or (type(value) is int and value < 2**62)
+        if is_plain and 0 <= value <= high and (not whole or value == int(value)):
+            return np.asarray(value)  # an epoch of milliseconds feels what the rest takes
         try:
             array = np.asarray(value)
         except (TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.ops.counters import NEVER
 from jaxrl_cb.ops.finite import all_finite
 from jaxrl_cb.trainer.leaves import per_seed_leaves
-from jaxrl_cb.types import ChunkMetrics, PyTree, TrainState
+from jaxrl_cb.types import Array, ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
 
 SMALL_NETWORK = 100_000
 """Parameters of one seed, below which a network is small."""
@@ -40,17 +40,31 @@ class ProgramPlan:
     device: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """``chunk(state) -> (state, words)``, the words for `metrics_of`.
+
+    The given state is consumed, but for what callbacks set between chunks (epsilon and
+    hyperparameters), which may therefore be NumPy's: that is faster than to put it on the device.
+    """
+
+    compiled: Any
+
+    def __call__(self, state: TrainState) -> tuple[TrainState, Any]:
+        return self.compiled(*_apart(state))
+
+
 class Programs(NamedTuple):
     """Compiled functions; per-seed leaves carry a leading [W].
 
     Attributes:
         init: ``init(seed, hyperparams, epsilon) -> TrainState``.
-        chunks: by length, ``chunk(state) -> (state, ChunkMetrics)``; the given state is consumed.
+        chunks: by length.
         evaluate: ``evaluate(params, epsilon, test_key, phase [W, 2]) -> Evaluation``.
     """
 
     init: Callable[..., TrainState]
-    chunks: dict[int, Callable[[TrainState], tuple[TrainState, ChunkMetrics]]]
+    chunks: dict[int, Chunk]
     evaluate: Callable[..., Any]
 
 
@@ -75,13 +89,15 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
     """Compiles what a run needs, in parallel; the result is kept for equal arguments."""
     axes, width = learner.state_axes(), plan.width
 
-    def chunk(state: TrainState, length: int):
+    def chunk(rest: TrainState, epsilon: Epsilon, hyperparams: Hyperparams, length: int):
+        state = rest.replace(epsilon=epsilon, hyperparams=hyperparams)
+
         def step(carry, _):
             state, metrics = learner.step(carry[0])
             return (state, _together(carry[1], metrics)), None
 
         (state, metrics), _ = lax.scan(step, (state, _no_metrics()), length=length)
-        return state, metrics._replace(is_params_finite=all_finite(state.params))
+        return state, _words(metrics._replace(is_params_finite=all_finite(state.params)))
 
     init = over_seeds(learner.init, width, (0, 0, 0), axes)
     evaluate = over_seeds(
@@ -96,8 +112,9 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
     with ThreadPoolExecutor() as pool:
         chunks = {}
         for length in plan.chunk_lengths:
-            mapped = over_seeds(functools.partial(chunk, length=length), width, (axes,), (axes, 0))
-            lowered = jax.jit(mapped, donate_argnums=0).lower(state)
+            own = functools.partial(chunk, length=length)
+            mapped = over_seeds(own, width, _apart(axes), (axes, 0))
+            lowered = jax.jit(mapped, donate_argnums=0).lower(*_apart(state))
             chunks[length] = pool.submit(lowered.compile, compiler_options=options)
         lowered = jax.jit(init).lower(*initial)
         compiled_init = pool.submit(lowered.compile, compiler_options=options)
@@ -106,9 +123,27 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
         compiled_evaluate = pool.submit(lowered.compile, compiler_options=options)
         return Programs(
             init=compiled_init.result(),
-            chunks={length: future.result() for length, future in chunks.items()},
+            chunks={length: Chunk(future.result()) for length, future in chunks.items()},
             evaluate=compiled_evaluate.result(),
         )
+
+
+def _apart(state: TrainState) -> tuple[TrainState, Epsilon, Hyperparams]:
+    """The state without what callbacks set between chunks, and that."""
+    return state.replace(epsilon=None, hyperparams=None), state.epsilon, state.hyperparams
+
+
+def _words(metrics: ChunkMetrics) -> Array:
+    """The bits of all metrics, [8] uint32: one array is fetched in the time of one number."""
+    wide = [x.astype(jnp.uint32) if x.dtype == bool else x for x in metrics]
+    return jnp.stack([lax.bitcast_convert_type(x, jnp.uint32) for x in wide])
+
+
+def metrics_of(words: np.ndarray) -> ChunkMetrics:
+    """What the words [W, 8] of a chunk stand for, NumPy arrays [W]."""
+    dtypes = (leaf.dtype for leaf in jax.eval_shape(_no_metrics))
+    rows = zip(np.ascontiguousarray(words.T), dtypes, strict=True)
+    return ChunkMetrics(*(x.astype(bool) if d.kind == "b" else x.view(d) for x, d in rows))
 
 
 def _no_metrics() -> ChunkMetrics:

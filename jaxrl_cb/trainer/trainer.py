@@ -3,7 +3,7 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.trainer.result import TrainResult, make_result
 from jaxrl_cb.trainer.snapshot import Snapshot
 from jaxrl_cb.trainer.warm_start import fitting_params
-from jaxrl_cb.types import ChunkMetrics, PyTree
+from jaxrl_cb.types import ChunkMetrics, Evaluation, PyTree
 
 
 class Trainer:
@@ -205,7 +205,7 @@ class Trainer:
     def _run_chunk(self, length: int) -> ChunkMetrics:
         progress, num_envs = self.progress, self.learner.num_envs
         self._debugger.keep(self._members.groups)
-        metrics = self._members.gather(self._members.run_chunk(length), progress.running)
+        metrics = self._members.run_chunk(length)
         found = in_chunk(metrics, progress.running, length, progress.env_step, num_envs)
         progress.env_step += length * num_envs
         self._deal_with(found)
@@ -237,9 +237,16 @@ class Trainer:
         progress.show(self.context, self._views)
         self._hooks.on_test(progress.epoch, progress.env_step)
         started = time.perf_counter()
-        evaluation = self._evaluate(progress.running, np.zeros_like(progress.num_evaluations))
-        test_seconds = time.perf_counter() - started
-        record = self._record(metrics, evaluation, (train_seconds, test_seconds))
+        wait = self._begin_test(progress.running, np.zeros_like(progress.num_evaluations))
+        trained = self._trained(metrics)  # while the device tests
+        evaluation = wait()
+        record = EpochRecord(
+            **trained,
+            returns=evaluation.returns,
+            lengths=evaluation.lengths,
+            train_seconds=train_seconds,
+            test_seconds=time.perf_counter() - started,
+        )
         progress.remember(record, self._params_of)
         progress.show(self.context, self._views)
         self.logger.write("test/env_step", progress.env_step, record.row())
@@ -377,9 +384,8 @@ class Trainer:
             context.seed = index if index >= 0 else None
         return contexts
 
-    def _record(
-        self, metrics: list[ChunkMetrics], evaluation: Any, seconds: tuple[float, float]
-    ) -> EpochRecord:
+    def _trained(self, metrics: list[ChunkMetrics]) -> dict[str, Any]:
+        """The fields of a record that do not come from its test."""
         progress, policy = self.progress, self.context.policy
         steps = progress.env_step // self.learner.num_envs
         num_updates = self.learner.num_updates(steps)
@@ -388,18 +394,14 @@ class Trainer:
         eps = [np.array(e, np.float32, ndmin=1) for e in eps]
         for values in eps:
             values[list(progress.ended)] = np.nan
-        return EpochRecord(
-            epoch=progress.epoch,
-            env_step=progress.env_step,
-            num_updates=num_updates,
-            returns=evaluation.returns,
-            lengths=evaluation.lengths,
-            eps_training=eps[0],
-            eps_inference=eps[1],
-            train_seconds=seconds[0],
-            test_seconds=seconds[1],
+        return {
+            "epoch": progress.epoch,
+            "env_step": progress.env_step,
+            "num_updates": num_updates,
+            "eps_training": eps[0],
+            "eps_inference": eps[1],
             **training_means(metrics, num_updates - before, progress.num_seeds, progress.ended),
-        )
+        }
 
     def _params_of(self, index: int) -> PyTree:
         return self._members.params_of(index)
@@ -410,21 +412,27 @@ class Trainer:
         chosen, rounds = list(indices), []
         for _ in range(-(-episodes // self.params.num_test_episodes)):
             self.progress.num_evaluations[chosen] += 1
-            rounds.append(self._evaluate(chosen, self.progress.num_evaluations).returns[chosen])
+            wait = self._begin_test(chosen, self.progress.num_evaluations)
+            rounds.append(wait().returns[chosen])
         returns = np.concatenate(rounds, axis=1)[:, :episodes]
         return returns[0] if len(chosen) == 1 else returns
 
-    def _evaluate(self, indices: list[int], numbers: np.ndarray) -> Any:
-        """Tests some seeds; NaN for the others and for stopped ones.
+    def _begin_test(self, indices: list[int], numbers: np.ndarray) -> Callable[[], Evaluation]:
+        """Begins to test some seeds; gives what waits for it (NaN for all others).
 
         Args:
             indices: the seeds.
             numbers: [S], of the evaluation within the epoch; the epoch's own test is 0.
         """
         phases = np.stack([np.full_like(numbers, self.progress.epoch), numbers], axis=1)
-        evaluation = self._members.evaluate(phases, indices)
-        check_complete(self.learner.environment, evaluation.is_complete)
-        return evaluation
+        wait = self._members.evaluate(phases, indices)
+
+        def complete() -> Evaluation:
+            evaluation = wait()
+            check_complete(self.learner.environment, evaluation.is_complete)
+            return evaluation
+
+        return complete
 
 
 def _check_kinds(learner: Any, params: Any) -> None:
