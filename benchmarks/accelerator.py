@@ -27,11 +27,10 @@ def steps(arguments: argparse.Namespace) -> dict[str, list[str]]:
     quick = ["--repeats", "1", "--seconds", "0.01"] if arguments.smallest else []
     million = ["--buffer-size", "10000" if arguments.smallest else "1000000"]
     throughput = ["throughput.py", "--together", *quick]
-    peers = ["against_peers.py"]
-    for pair in arguments.python:
-        peers += ["--python", pair]
-    if arguments.purejaxrl:
-        peers += ["--purejaxrl", arguments.purejaxrl]
+    peers = ["against_peers.py", *given(arguments, arguments.python)]
+    flashbax = [pair.split("=", 1)[1] for pair in arguments.python if pair.startswith("flashbax=")]
+    others = [pair for pair in arguments.python if not pair.startswith("flashbax=")]
+    solve = ["time_to_solve.py", *given(arguments, others), "--seeds"]
     few = ["--vector-steps", "50", "--repeats", "2"] if arguments.smallest else []
     breakout = ["Breakout-MinAtar", "--network", "cnn", "--hidden", "128"]
     seeds = ["--seeds", *SEEDS[size], "--num-envs", "10", "--at-once", "200000"]
@@ -39,6 +38,17 @@ def steps(arguments: argparse.Namespace) -> dict[str, list[str]]:
     # The seconds of so few environments are too many on a machine that is no faster for them.
     fewer = [] if arguments.smallest else ["--env-steps", "110000"]
     envs = SIZES[size]
+    tiny = {
+        "callbacks": ["--epoch-seconds", "0.01", "0.05", "--repeats", "3"],
+        "replay": ["--capacities", "640", "1280", "--steps", "50", "--rounds", "2"],
+        "solve": ["1", "--only", "jaxrl_cb"],
+    }
+    own = {
+        "callbacks": ["--repeats", "15"],
+        "replay": ["--capacities", "10240", "1024000", "--rounds", "5"],
+        "solve": ["2", "--only", "jaxrl_cb", "purejaxrl DQN", "rejax PQN"],
+    }
+    own = tiny if arguments.smallest else own
     return {
         "peers_cartpole": [*peers, "cartpole", *rounds, *fewer],
         "peers_cartpole_32_seeds": [*peers, "cartpole_32_seeds", *rounds],
@@ -53,18 +63,32 @@ def steps(arguments: argparse.Namespace) -> dict[str, list[str]]:
         "throughput_breakout": [*throughput, *breakout, "--num-envs", *envs[:2], *million],
         "profile_breakout": ["profile.py", *breakout, "--num-envs", "64", *few],
         "peers_breakout": [*peers, "breakout", *rounds],
+        "callbacks": ["callback_overhead.py", *own["callbacks"]],
+        "replay": ["replay.py", *(["--python", *flashbax] if flashbax else []), *own["replay"]],
+        "solve": [*solve, *own["solve"]],
     }
 
 
-def main() -> None:
-    """The command line."""
+def given(arguments: argparse.Namespace, pythons: list[str]) -> list[str]:
+    """The options that name others' environments."""
+    words = [word for pair in pythons for word in ("--python", pair)]
+    return words + (["--purejaxrl", arguments.purejaxrl] if arguments.purejaxrl else [])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--purejaxrl", help="path of its checkout")
     parser.add_argument("--smallest", action="store_true")
     parser.add_argument("--only", nargs="+", help="steps, by name")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """The command line."""
+    arguments = parser().parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     # Several processes are on the device at once, so none may take all of its memory.
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -74,7 +98,7 @@ def main() -> None:
             continue
         out = arguments.results / name
         command = [sys.executable, str(HERE / script), *words, "--json", f"{out}.json"]
-        command += [] if script == "against_peers.py" else ["--png", f"{out}.png"]
+        command += ["--png", f"{out}.png"]
         print(f"{name}: {' '.join([script, *words])}", flush=True)
         started = time.monotonic()
         done = subprocess.run(

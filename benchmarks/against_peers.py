@@ -123,6 +123,25 @@ def rows_of(all_of_them: list[Contender]) -> list[dict[str, Any]]:
     return rows
 
 
+def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Microseconds of a gradient step, a dot for each round and a bar for the median."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.5 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    for y, row in enumerate(rows):
+        micro = row["us_per_update"]
+        color = "tab:gray" if row["name"] == "matmul_floor" else "tab:blue"
+        axes.barh(y, micro, color=color, alpha=0.6)
+        each = [micro * seconds / row["median_seconds"] for seconds in row["seconds"]]
+        axes.plot(each, [y] * len(each), "k.", markersize=4)
+        axes.annotate(f"{row['times_ours']:.2f}x", (0, y), (4, 0), textcoords="offset points")
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set(xlabel="microseconds per gradient step of a seed", title=title)
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=120)
+
+
 def named(text: str) -> tuple[str, str]:
     """Reads NAME=PATH."""
     name, equals, path = text.partition("=")
@@ -141,6 +160,7 @@ def main() -> None:
     parser.add_argument("--env-steps", type=int, help="in place of the work's, for fast machines")
     parser.add_argument("--smallest", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
     arguments = parser.parse_args()
     work = WORKS[arguments.work] | {"purejaxrl": arguments.purejaxrl}
     if arguments.env_steps:
@@ -165,6 +185,8 @@ def main() -> None:
 
         about = {"command": sys.argv, "versions": versions(), "work": work}
         arguments.json.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+    if arguments.png:
+        plot(rows, arguments.work, arguments.png)
 
 
 if __name__ == "__main__":

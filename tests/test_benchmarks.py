@@ -10,6 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import accelerator  # noqa: E402
 import against_peers  # noqa: E402
 import time_to_solve  # noqa: E402
 
@@ -37,6 +38,31 @@ def test_contenders_take_turns_at_the_same_work(tmp_path):
         *("round 0, jaxrl_cb", "round 0, matmul_floor"),
         *("round 1, matmul_floor", "round 1, jaxrl_cb"),
     ]
+
+
+@pytest.mark.slow
+def test_one_command_runs_what_is_worth_measuring_on_an_accelerator(tmp_path):
+    """A few of its steps; the scripts of the others have tests of their own."""
+    few = ["throughput_seeds", "profile_breakout", "peers_cartpole"]
+    command = [sys.executable, str(BENCHMARKS / "accelerator.py"), str(tmp_path), "--smallest"]
+    subprocess.run([*command, "--only", *few], timeout=600, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{name}.{kind}" for name in few for kind in ("json", "png", "txt")
+    )
+    seeds = json.loads((tmp_path / "throughput_seeds.json").read_text())["rows"]
+    assert [row["num_seeds"] for row in seeds] == [1, 2]
+    assert set(seeds[0]["env_steps_per_second"]) == {"environment", "learning", "callbacks"}
+
+
+def test_every_step_on_an_accelerator_is_given_what_its_script_takes():
+    """Options that a script does not know, and a file that is not there, would show only there."""
+    parsed = ["out", "--python", "flashbax=f", "--python", "rejax=r", "--purejaxrl", "p"]
+    for sizes in ([], ["--smallest"]):
+        steps = accelerator.steps(accelerator.parser().parse_args([*parsed, *sizes]))
+        for script, *words in steps.values():
+            text = (BENCHMARKS / script).read_text()
+            missing = [w for w in words if w.startswith("--") and f'"{w}"' not in text]
+            assert not missing, script
 
 
 class Other(against_peers.Contender):
