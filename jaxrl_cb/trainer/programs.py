@@ -141,9 +141,13 @@ def _words(metrics: ChunkMetrics) -> Array:
 
 def metrics_of(words: np.ndarray) -> ChunkMetrics:
     """What the words [W, 8] of a chunk stand for, NumPy arrays [W]."""
-    dtypes = (leaf.dtype for leaf in jax.eval_shape(_no_metrics))
-    rows = zip(np.ascontiguousarray(words.T), dtypes, strict=True)
+    rows = zip(np.ascontiguousarray(words.T), _metrics_dtypes(), strict=True)
     return ChunkMetrics(*(x.astype(bool) if d.kind == "b" else x.view(d) for x, d in rows))
+
+
+@functools.cache
+def _metrics_dtypes() -> list[np.dtype]:
+    return [leaf.dtype for leaf in jax.eval_shape(_no_metrics)]
 
 
 def _no_metrics() -> ChunkMetrics:
