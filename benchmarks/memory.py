@@ -1,8 +1,9 @@
 """What a run takes of the main memory, beside what was estimated before it took any.
 
 Each row is a new Python process on CPU: import, compile, then a run of two epochs and its result.
-What it takes is how much its resident memory (RSS) grows from then to its peak, read from
-`/proc/self/status`. "state" is the estimate before compiling, "estimate" that from the programs.
+What it takes is how much its anonymous memory grows from then to its peak: of the resident memory
+in `/proc/self/status`, what is not pages of files (its libraries' code, which the kernel drops when
+memory is short). "state" is the estimate before compiling, "estimate" that from the programs.
 A case with `devices` makes that many CPU devices; one with `run_dir` saves checkpoints in a folder.
 
     python benchmarks/memory.py --json benchmarks/results/memory.json
@@ -19,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 MIB = 2**20
+STATUS = Path("/proc/self/status")  # needs Linux
 SHORT = {"max_epochs": 2, "epoch_num_steps": 4_000}
 BREAKOUT = {"max_epochs": 2, "epoch_num_steps": 8_000}
 LARGE = {"samples_per_insert": 32, "start_timesteps": 9_600, "buffer_size": 4_000_000}
@@ -61,13 +63,13 @@ CASES = {
 }
 
 
-def resident(field: str) -> int:
-    """Bytes of this process's memory: "VmRSS", now, or "VmHWM", its peak."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
-    if not found:
-        raise RuntimeError("this benchmark needs Linux")
-    return int(found.group(1)) * 1024
+def anonymous(field: str) -> int:
+    """Bytes of this process's memory but pages of files: "VmRSS", now, or "VmHWM", its peak.
+
+    A peak leaves out the pages of files there are now, of which a run maps more and drops none.
+    """
+    status = dict(re.findall(r"^(\w+):\s+(\d+) kB", STATUS.read_text(), re.MULTILINE))
+    return (int(status[field]) - int(status["RssFile"])) * 1024
 
 
 def child(name: str) -> None:
@@ -96,14 +98,14 @@ def child(name: str) -> None:
     programs = compile_programs(learner, ProgramPlan(*plan))
     estimate = memory.estimate(learner, params, programs, trainer.num_copies)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = resident("VmRSS")
+    before = anonymous("VmRSS")
     for _ in trainer.epochs():
         if saver:
             saver.after_epoch(0.0)
     if saver:
         saver.finish()
     trainer.result()
-    used = resident("VmHWM") - before
+    used = anonymous("VmHWM") - before
     row = {"case": name, "env": env, "settings": named, "num_seeds": params.num_seeds}
     sizes = {"state": state.total, "estimate": estimate.total, "used": used, "before": before}
     row |= {f"{key}_mib": round(size / MIB, 1) for key, size in sizes.items()}

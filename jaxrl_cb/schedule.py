@@ -4,8 +4,9 @@ import jax
 from rich.filesize import decimal
 
 from jaxrl_cb.learners import ReplayLearner
-from jaxrl_cb.trainer.memory import estimate, in_words, state_shapes
+from jaxrl_cb.trainer.memory import estimate, in_words
 from jaxrl_cb.trainer.params import TrainerParams
+from jaxrl_cb.trainer.programs import state_shapes
 
 
 def describe(learner: ReplayLearner, params: TrainerParams) -> str:

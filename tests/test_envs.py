@@ -599,13 +599,33 @@ DRAWS = """
 import sys
 from jaxrl_cb.envs import make
 make("CartPole-v1")
-print(sorted({"seaborn", "pandas", "matplotlib.pyplot", "scipy.stats"} & set(sys.modules)))
+print(sorted({"seaborn", "pandas", "matplotlib", "scipy.stats"} & set(sys.modules)))
 from gymnax.environments.misc import pong
 pong.plt.figure(figsize=(1, 1))
 print(len(pong.sns.color_palette("cubehelix", 4)))
 import matplotlib.pyplot
 print(matplotlib.pyplot.figure is pong.plt.figure)
 """
+DRAWS_SOON = """
+import sys
+from types import ModuleType
+from jaxrl_cb.envs import lazy
+with lazy._stand_ins(lazy.DRAWING):
+    import matplotlib.pyplot as plt
+    from matplotlib import colors
+    print(plt.figure.__module__, colors.Normalize.__module__)
+import matplotlib
+print(matplotlib.pyplot.figure is plt.figure, matplotlib.colors.Normalize is colors.Normalize)
+"""
+
+
+def test_a_plotting_library_may_be_used_while_it_is_put_off():
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWS_SOON], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["matplotlib.pyplot matplotlib.colors", "True True"]
 
 
 def test_making_an_environment_loads_no_plotting_library_until_something_is_drawn():

@@ -192,3 +192,12 @@ def per_seed_leaves(function: Any, axes: PyTree, tree: PyTree) -> PyTree:
         return subtree if axis is None else jax.tree.map(function, subtree)
 
     return jax.tree.map(under, axes, tree, is_leaf=lambda x: x is None)
+
+
+def with_leading(size: int, axes: PyTree, shapes: PyTree) -> PyTree:
+    """Shapes and dtypes of the state of so many seeds, from those of one seed's."""
+
+    def leaf(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *x.shape), x.dtype)
+
+    return per_seed_leaves(leaf, axes, shapes)

@@ -16,11 +16,16 @@ from jax.sharding import SingleDeviceSharding
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.ops.counters import NEVER
 from jaxrl_cb.ops.finite import all_finite
-from jaxrl_cb.trainer.leaves import per_seed_leaves
+from jaxrl_cb.trainer.leaves import per_seed_leaves, with_leading
 from jaxrl_cb.types import Array, ChunkMetrics, Epsilon, Hyperparams, PyTree, TrainState
 
 SMALL_NETWORK = 100_000
 """Parameters of one seed, below which a network is small."""
+
+SHORT_PREFILL = 10_000
+"""Environment steps of a prefill that is sooner compiled and done when it is not optimised."""
+
+OPTIMIZATION = "xla_backend_optimization_level"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,19 +110,23 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
         *(width, (0, 0, 0, 0), 0),
     )
     initial = _abstract((np.uint32(0), *learner.initial_values(0)), plan.device, width)
-    state = _abstract(jax.eval_shape(init, *initial), plan.device)
+    shapes = state_shapes(learner)
+    state = _abstract(with_leading(width, axes, shapes), plan.device)
     phase = _abstract(np.zeros(2, np.uint32), plan.device, width)
-    num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)) // width
+    num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.params))
     options = _options(plan.device, num_params)
+    is_short = width * learner.replay.start_timesteps <= SHORT_PREFILL
+    init_options = {**options, OPTIMIZATION: 0} if options and is_short else options
     with ThreadPoolExecutor() as pool:
+        # What is traced soonest comes first: it compiles while the others are traced.
+        lowered = jax.jit(init).lower(*initial)
+        compiled_init = pool.submit(lowered.compile, compiler_options=init_options)
         chunks = {}
         for length in plan.chunk_lengths:
             own = functools.partial(chunk, length=length)
             mapped = over_seeds(own, width, _apart(axes), (axes, 0))
             lowered = jax.jit(mapped, donate_argnums=0).lower(*_apart(state))
             chunks[length] = pool.submit(lowered.compile, compiler_options=options)
-        lowered = jax.jit(init).lower(*initial)
-        compiled_init = pool.submit(lowered.compile, compiler_options=options)
         inputs = (state.params, state.epsilon.inference, state.test_key, phase)
         lowered = jax.jit(evaluate).lower(*inputs)
         compiled_evaluate = pool.submit(lowered.compile, compiler_options=options)
@@ -126,6 +135,12 @@ def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
             chunks={length: Chunk(future.result()) for length, future in chunks.items()},
             evaluate=compiled_evaluate.result(),
         )
+
+
+@functools.lru_cache(maxsize=32)
+def state_shapes(learner: ReplayLearner) -> TrainState:
+    """Shapes and dtypes of one seed's state; kept, as finding them takes a while."""
+    return learner.abstract_state(0)
 
 
 def _apart(state: TrainState) -> tuple[TrainState, Epsilon, Hyperparams]:
@@ -187,7 +202,7 @@ def _options(device: Any, num_params: int) -> Any:
         return None
     one_by_one = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     small = one_by_one if num_params < SMALL_NETWORK else {}
-    return {"xla_backend_optimization_level": 2, **small}
+    return {OPTIMIZATION: 2, **small}
 
 
 def _abstract(tree: PyTree, device: Any, *leading: int) -> PyTree:

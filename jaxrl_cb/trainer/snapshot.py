@@ -14,6 +14,7 @@ from jaxrl_cb.trainer.history import Best, BestOfSeed, EpochRecord
 from jaxrl_cb.trainer.members import LOCKSTEP
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.plain import from_plain
+from jaxrl_cb.trainer.programs import state_shapes
 from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.types import PyTree, TrainState
 
@@ -72,21 +73,13 @@ class Snapshot:
 
 def expected_state(learner: ReplayLearner, params: TrainerParams, num_running: int) -> TrainState:
     """Shapes and dtypes of the state of a run of which so many seeds have not stopped."""
-    axes, num_seeds = learner.state_axes(), params.num_seeds
-    state = learner.abstract_state(params.total_env_steps)
-
-    def with_leading(size: int, tree: TrainState) -> TrainState:
-        def leaf(x: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((size, *x.shape), x.dtype)
-
-        return leaves.per_seed_leaves(leaf, axes, tree)
-
-    seeds = with_leading(num_seeds, state)
+    axes, num_seeds, shapes = learner.state_axes(), params.num_seeds, state_shapes(learner)
+    seeds = leaves.with_leading(num_seeds, axes, shapes)
     if num_seeds == 1:
         return seeds
     if not num_running:
         return seeds.replace(buffer=None, rollout=None)
-    running = with_leading(num_running, state)
+    running = leaves.with_leading(num_running, axes, shapes)
     return seeds.replace(buffer=running.buffer, rollout=running.rollout)
 
 
