@@ -15,7 +15,7 @@ import pytest
 from gymnax.environments.classic_control.cartpole import CartPole, EnvParams
 from gymnax.environments.spaces import Discrete
 
-from jaxrl_cb.envs import Environment, functional, make
+from jaxrl_cb.envs import Environment, functional, make, time_limit
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, UnknownEnvError, UnsupportedEnvError
 
 CONTINUOUS = {
@@ -416,6 +416,52 @@ def test_observation_after_an_end_is_the_new_episodes_and_the_final_one_the_old_
     # the final observation is one step away from the last one of the old episode, not from a reset
     step_sizes = np.abs(result.final_obs - obs).max(axis=1)
     assert step_sizes[ended].max() <= 3 * step_sizes[~ended].max()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere a branch would wait")
+@pytest.mark.parametrize("outer_limit", [None, 7])
+def test_resets_are_computed_only_when_an_episode_of_some_environment_is_done(outer_limit):
+    """Three environments of 2, 3 and 4 steps; with a time limit of 7 around them, in either one."""
+    resets = []
+
+    def reset(key):
+        jax.debug.callback(lambda _: resets.append(1), key[()])
+        return (jnp.int32(0), jnp.int32(0)), jnp.zeros(2)
+
+    def step(key, state, action):
+        age, length = state
+        age, length = age + 1, jnp.where(length == 0, action, length)
+        never = jnp.bool_(False)
+        return (age, length), jnp.full(2, age, jnp.float32), jnp.float32(1), age >= length, never
+
+    environment = functional(reset, step, num_actions=9, time_limit=20)
+    lengths = [2, 3, 4]
+    if outer_limit:
+        environment, lengths = time_limit(environment, outer_limit), [5, 8, 20]
+    lengths = jnp.array(lengths)
+    keys = jax.random.split(jax.random.key(0), 3)
+    states, _ = environment.reset_all(keys)
+    step_all = jax.jit(environment.step_all)
+    counts, ages = [], []
+    for _ in range(10):
+        jax.effects_barrier()
+        resets.clear()
+        result = step_all(keys, keys, states, lengths)
+        states = result.state
+        ages.append(result.obs[:, 0].astype(int).tolist())
+        jax.effects_barrier()
+        counts.append(len(resets))
+    # by a plain loop over three counters
+    expected, age = [], [0, 0, 0]
+    cuts = [min(length, outer_limit or length) for length in lengths.tolist()]
+    for row in ages:
+        age = [a + 1 for a in age]
+        done = [a == cut for a, cut in zip(age, cuts, strict=True)]
+        age = [0 if d else a for a, d in zip(age, done, strict=True)]
+        assert row == age
+        expected.append(3 if any(done) else 0)
+    assert counts == expected
+    assert set(counts) == {0, 3}
 
 
 def test_stepping_is_gymnaxs_own_with_the_keys_that_it_splits():

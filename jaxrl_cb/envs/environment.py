@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxrl_cb.checks import check_bool, check_float, check_int, check_kind
 from jaxrl_cb.errors import UnsupportedEnvError, kind
@@ -195,14 +196,44 @@ def resetting(
         state, obs, reward, terminated, truncated = step(key_step, env_state, action)
         result = fitted(EnvStep(state, obs, reward, terminated, truncated, obs, reward))
         done = result.terminated | result.truncated
-        state, obs = jax.tree.map(
-            lambda fresh, stepped: jnp.where(done, fresh, stepped),
-            strong(reset(key_reset)),
-            (result.state, result.obs),
-        )
+        state, obs = begun_anew(done, reset, key_reset, (result.state, result.obs))
         return result._replace(state=state, obs=obs)
 
     return checked(spec, reset, step_and_reset, cache_key)
+
+
+def begun_anew(
+    done: Array,
+    reset: Callable[[Array], tuple[PyTree, Array]],
+    key: Array,
+    otherwise: tuple[PyTree, Array],
+) -> tuple[PyTree, Array]:
+    """State and observation of a new episode where the old one is done, else those given.
+
+    On CPU resets are computed only at steps at which some environment's episode is done. (Elsewhere
+    a branch would wait for the host.)
+
+    Args:
+        done: [] bool, of one of the environments that `ENV_AXIS` names, if it names any.
+        reset: of the environment.
+        key: for it.
+        otherwise: state and observation.
+    """
+    try:
+        anyone_is = lax.psum(done.astype(jnp.int32), ENV_AXIS) > 0
+    except NameError:  # an environment by itself
+        anyone_is = done
+
+    otherwise = strong(otherwise)
+
+    def fresh():
+        return strong(reset(key))
+
+    def branch():
+        return lax.cond(anyone_is, fresh, lambda: otherwise)
+
+    new = lax.platform_dependent(cpu=branch, default=fresh)
+    return jax.tree.map(lambda new, old: jnp.where(done, new, old), new, otherwise)
 
 
 def conformed(
@@ -273,7 +304,7 @@ def _check_signature(env_id: str, name: str, function: Any, parameters: tuple[st
 
 def strong(tree: PyTree) -> PyTree:
     """Turns every leaf into an array that is not weakly typed, so that loops can carry it."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)
+    return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.result_type(x)), tree)
 
 
 def _shapes(reset: Callable[..., Any]) -> tuple[PyTree, Any]:
@@ -297,7 +328,7 @@ def _matched(env_id: str, what: str, new: PyTree, like: PyTree) -> PyTree:
                 f"environment {env_id!r}: {name} is {dtype}{list(jnp.shape(new))} after a step but "
                 f"{old.dtype}{list(old.shape)} after a reset; make both the same"
             )
-        return jax.lax.convert_element_type(new, old.dtype)
+        return lax.convert_element_type(new, old.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, new, like)
 

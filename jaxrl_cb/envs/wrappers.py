@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrl_cb.checks import check_float, check_int
-from jaxrl_cb.envs.environment import ENV_AXIS, Environment, checked, strong
+from jaxrl_cb.envs.environment import ENV_AXIS, Environment, begun_anew, checked, strong
 from jaxrl_cb.envs.make import make
 from jaxrl_cb.ops.statistics import Moments, merged, no_moments
 from jaxrl_cb.types import Array, EnvStep, PyTree
@@ -95,8 +95,7 @@ def time_limit(env: Any, steps: int) -> Environment:
         key_reset, key_cut = jax.random.split(key_reset)
         result = env.step(key_step, key_reset, inner, action)
         cut = (age + 1 >= steps) & ~_ended(result)
-        fresh = env.reset(key_cut)
-        inner, obs = _select(cut, fresh, (result.state, result.obs))
+        inner, obs = begun_anew(cut, env.reset, key_cut, (result.state, result.obs))
         age = jnp.where(cut | _ended(result), 0, age + 1)
         return result._replace(state=(inner, age), obs=obs, truncated=result.truncated | cut)
 
