@@ -271,9 +271,23 @@ MUTANTS = [
     Mutant(
         "ring copied at every step",
         "buffers/ring.py",
-        "packed, weights = lax.platform_dependent(cpu=branch, default=sample)",
-        "packed, weights = sample()",
+        "packed, weights = lax.platform_dependent(*inputs, cpu=branch, default=sample)",
+        "packed, weights = sample(*inputs)",
         "test_programs.py copies",
+    ),
+    Mutant(
+        "an episode that ends alone is not begun anew",
+        "envs/environment.py",
+        "lax.psum(done.astype(jnp.int32), ENV_AXIS) > 0",
+        "lax.psum(done.astype(jnp.int32), ENV_AXIS) > 1",
+        "test_envs.py resets_are_computed",
+    ),
+    Mutant(
+        "all environments reset at every step",
+        "envs/environment.py",
+        "new = lax.platform_dependent(cpu=branch, default=fresh)",
+        "new = fresh()",
+        "test_envs.py resets_are_computed",
     ),
     Mutant(
         "time limit of a wrapper terminates",
