@@ -268,9 +268,9 @@ def _sizes(program: Any) -> tuple[int, int, int]:
 def _uncounted(program: str) -> int:
     """Bytes that a compiled program takes and its compiler does not count.
 
-    On CPU the library that multiplies matrices has memory of its own, up to twice the largest array
-    that one of its calls gives (measured with batches of 1,024 to 32,768 and 256 to 2,048 hidden
-    units; a program of another backend has no such calls).
+    On CPU the library that multiplies matrices has memory of its own, two to four times the largest
+    array that one of its calls gives, by the processor (measured on two, with batches of 1,024 to
+    32,768 and 256 to 2,048 hidden units; a program of another backend has no such calls).
 
     Args:
         program: its text.
@@ -279,7 +279,7 @@ def _uncounted(program: str) -> int:
         int(bits) // 8 * math.prod(int(size) for size in shape.split(",") if size)
         for bits, shape in _PRODUCT.findall(program)
     )
-    return 2 * max(products, default=0)
+    return 3 * max(products, default=0)
 
 
 def _leaf_bytes(tree: PyTree) -> dict[str, int]:
