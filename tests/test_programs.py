@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from jaxrl_cb.algorithms import DQN
-from jaxrl_cb.buffers import ReplayRing
 from jaxrl_cb.envs import make
 from jaxrl_cb.learners import ReplayConfig, ReplayLearner, TargetConfig
 from jaxrl_cb.networks import MLP
@@ -17,7 +16,7 @@ from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs, metrics_of
 ROWS, ENVS = 1000, 10
 
 
-def learner_of(samples_per_insert, n_step=1):
+def compiled_chunk(samples_per_insert, width=1, n_step=1):
     sizes = ReplayConfig(
         num_envs=ENVS,
         buffer_size=ROWS * ENVS,
@@ -27,11 +26,7 @@ def learner_of(samples_per_insert, n_step=1):
         n_step=n_step,
     )
     target = TargetConfig(tau=1.0, target_update_period=10)
-    return ReplayLearner(make("CartPole-v1"), DQN(MLP(2, (16,))), sizes, target)
-
-
-def compiled_chunk(samples_per_insert, width=1, n_step=1):
-    learner = learner_of(samples_per_insert, n_step)
+    learner = ReplayLearner(make("CartPole-v1"), DQN(MLP(2, (16,))), sizes, target)
     plan = ProgramPlan(width, (50,), 2, jax.local_devices()[0])
     return compile_programs(learner, plan).chunks[50].compiled
 
@@ -53,18 +48,6 @@ def test_the_chunk_needs_no_second_ring():
     ring = ROWS * ENVS * (4 * 4 + 4 + 1 + 1)  # observation, reward, action, ending
     assert memory.alias_size_in_bytes > ring  # given over, not copied
     assert memory.temp_size_in_bytes < ring / 2
-
-
-def test_what_samples_is_traced_once(monkeypatch):
-    """It is the largest part of a step, and stands in a branch, for its shapes, and by itself."""
-    traced, sample = [], ReplayRing._sample_packed
-    monkeypatch.setattr(
-        *(ReplayRing, "_sample_packed"),
-        lambda *args, **kwargs: (traced.append(1), sample(*args, **kwargs))[1],
-    )
-    learner = learner_of(3.2)
-    jax.eval_shape(learner.step, learner.abstract_state(0))
-    assert len(traced) == 1
 
 
 def test_words_become_the_metrics_of_each_seed():

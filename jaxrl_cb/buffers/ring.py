@@ -8,7 +8,6 @@ Without a fixed time limit L is 1: each row has its own slot.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -184,20 +183,16 @@ class ReplayRing:
         leave the branch as they are kept, since what leaves it is written to memory.
         """
 
-        # inlined: three uses are traced once, and compile to the same
-        @functools.partial(jax.jit, inline=True)
-        def sample(words, buffer, rollout, gamma):
+        def sample():
             return self._sample_packed(words, buffer, rollout, n=n, gamma=gamma)
 
-        def nothing(*inputs):
-            shapes = jax.eval_shape(sample, *inputs)
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        def nothing():
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample))
 
-        def branch(*inputs):
-            return lax.cond(buffer.cursor.size >= n, sample, nothing, *inputs)
+        def branch():
+            return lax.cond(buffer.cursor.size >= n, sample, nothing)
 
-        inputs = (words, buffer, rollout, gamma)
-        packed, weights = lax.platform_dependent(*inputs, cpu=branch, default=sample)
+        packed, weights = lax.platform_dependent(cpu=branch, default=sample)
         return self._unpacked(packed), weights
 
     def sample_starts(
