@@ -671,7 +671,7 @@ MUTANTS = [
         "memory: what matrix products take is not counted",
         "trainer/memory.py",
         "return 3 * max(products, default=0)",
-        "return 2 * min(products, default=0)",
+        "return 3 * min(products, default=0)",
         "test_memory.py matrix_products",
     ),
     Mutant(

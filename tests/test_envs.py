@@ -421,7 +421,7 @@ def test_observation_after_an_end_is_the_new_episodes_and_the_final_one_the_old_
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere a branch would wait")
 @pytest.mark.parametrize("outer_limit", [None, 7])
 def test_resets_are_computed_only_when_an_episode_of_some_environment_is_done(outer_limit):
-    """Three environments of 2, 3 and 4 steps; with a time limit of 7 around them, in either one."""
+    """Episodes of 2, 3 and 4 steps; or of 5, 8 and 20 with a time limit of 7 around them."""
     resets = []
 
     def reset(key):
@@ -654,7 +654,6 @@ print(matplotlib.pyplot.figure is pong.plt.figure)
 """
 DRAWS_SOON = """
 import sys
-from types import ModuleType
 from jaxrl_cb.envs import lazy
 with lazy._stand_ins(lazy.DRAWING):
     import matplotlib.pyplot as plt
