@@ -11,7 +11,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epoch_num_steps": 3_200,
         "max_epochs": 30,
         "batch_size": 128,
-        "buffer_size": 100_000,
+        "buffer_size": 512_000,
         "start_timesteps": 640,
         "samples_per_insert": 32.0,
         "n_step": 5,
@@ -22,7 +22,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 4e-3,
         "learning_rate_schedule": "linear",
         "hidden_sizes": (128, 128),
-        "epsilon_final": 0.02,
+        "epsilon_final": 0.05,
         "epsilon_decay_steps": 10_000,
     },
     ("Acrobot-v1", "dqn"): {
