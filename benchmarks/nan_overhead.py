@@ -26,7 +26,7 @@ from jaxrl_cb.envs import make
 from jaxrl_cb.learners import ReplayConfig, ReplayLearner
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.ops.counters import NEVER
-from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
+from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs, forget
 from jaxrl_cb.versions import versions
 
 SIZES = {  # hidden sizes, environments, batch, vector steps of a chunk
@@ -63,8 +63,8 @@ def without_checks():
 
 def compiled(learner: ReplayLearner, length: int) -> Programs:
     """The programs, compiled anew."""
-    plan = ProgramPlan(1, (length,), 1, jax.local_devices()[0])
-    return compile_programs.__wrapped__(learner, plan)
+    forget()
+    return compile_programs(learner, ProgramPlan(1, (length,), 1, jax.local_devices()[0]))
 
 
 def measured(size: str, repeats: int) -> dict:

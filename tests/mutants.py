@@ -257,8 +257,8 @@ MUTANTS = [
     Mutant(
         "programs not shared between runs",
         "trainer/programs.py",
-        "@functools.lru_cache(maxsize=32)\ndef compile_programs",
-        "def compile_programs",
+        "@functools.lru_cache(maxsize=64)\ndef _chunk_program",
+        "def _chunk_program",
         "test_trainer.py second_run",
     ),
     Mutant(

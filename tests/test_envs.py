@@ -264,6 +264,7 @@ def test_environments_of_equal_id_and_parameters_are_equal():
     assert make("CartPole-v1", {}) == made("CartPole-v1")
     several = {"gravity": 5.0, "max_steps_in_episode": 9}
     assert make("CartPole-v1", several) == make("CartPole-v1", dict(reversed(several.items())))
+    assert a is b  # traced once
 
 
 def test_environments_of_other_parameters_or_ids_differ():

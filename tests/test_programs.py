@@ -1,6 +1,9 @@
 """What the compiled programs do to large arrays (write a row, read a batch), and what they give."""
 
+import dataclasses
 import re
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -11,7 +14,8 @@ from jaxrl_cb.envs import make
 from jaxrl_cb.learners import ReplayConfig, ReplayLearner, TargetConfig
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.ops.counters import NEVER
-from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs, metrics_of
+from jaxrl_cb.trainer import programs
+from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs, metrics_of, state_shapes
 
 ROWS, ENVS = 1000, 10
 
@@ -65,3 +69,60 @@ def test_words_become_the_metrics_of_each_seed():
     assert metrics.first_bad_update.tolist() == [NEVER, 12]
     assert metrics.is_params_finite.tolist() == [True, False]
     assert [x.dtype.kind for x in metrics] == list("ffiiiiib")
+
+
+def counting_calls(env_id):
+    """A CartPole of its own kind, and the calls of its step's Python."""
+    environment, calls = make(env_id), []
+
+    def step(*inputs):
+        calls.append(inputs)
+        return environment.step(*inputs)
+
+    return dataclasses.replace(environment, step=step, cache_key=object()), calls
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_an_environment_is_traced_for_training_and_for_tests_once(width):
+    """Not by each program, nor by each length of a chunk."""
+    environment, calls = counting_calls("CartPole-v1")
+    sizes = ReplayConfig(num_envs=4, buffer_size=400, batch_size=16, start_timesteps=40)
+    learner = ReplayLearner(environment, DQN(MLP(2, (16,))), sizes)
+    state_shapes(learner)
+    compile_programs(learner, ProgramPlan(width, (5, 4), 3, jax.local_devices()[0]))
+    assert len(calls) == 2
+
+
+def test_what_a_plan_has_in_common_with_an_earlier_one_is_not_compiled_again(compiles):
+    environment, _ = counting_calls("CartPole-v1")
+    sizes = ReplayConfig(num_envs=4, buffer_size=400, batch_size=16, start_timesteps=40)
+    learner = ReplayLearner(environment, DQN(MLP(2, (16,))), sizes)
+    found = []
+    for lengths, episodes in [((5,), 3), ((5,), 3), ((4,), 3), ((5, 4), 3), ((5,), 2)]:
+        compiles()
+        compile_programs(learner, ProgramPlan(1, lengths, episodes, jax.local_devices()[0]))
+        found.append(compiles())
+    assert found == [3, 0, 1, 0, 1]
+
+
+def test_a_program_that_could_not_be_compiled_is_tried_again():
+    class Lowered:
+        tries = 0
+
+        def compile(self, compiler_options):
+            self.tries += 1
+            if self.tries == 1:
+                raise MemoryError
+            return "compiled"
+
+    lowered = Lowered()
+    program = programs._Program(types.SimpleNamespace(lower=lambda: lowered), (), None)
+    for expected in (None, "compiled", "compiled"):
+        with ThreadPoolExecutor() as pool:
+            program.begin(pool)
+        if expected is None:
+            with pytest.raises(MemoryError):
+                program.compiled()
+        else:
+            assert program.compiled() == expected
+    assert lowered.tries == 2

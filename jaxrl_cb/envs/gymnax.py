@@ -11,7 +11,7 @@ import importlib
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -104,7 +104,24 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     maker = ByIdentity(registry[env_id])
     key = ("gymnax", env_id, maker, constructed, tree_values(params))
     with _blamed_on(env_id, env_kwargs):
-        return _adapt(env, params, env_id, gymnasium_threshold(env_id), key)
+        return _adapted(_Made(key, env_id, env, params))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """A registered environment and its parameters; equal to another iff its `key` is."""
+
+    key: Hashable
+    env_id: str = dataclasses.field(compare=False)
+    env: Any = dataclasses.field(compare=False)
+    params: Any = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _adapted(made: _Made) -> Environment:
+    """Kept, as to trace an environment's functions takes up to a second."""
+    threshold = gymnasium_threshold(made.env_id)
+    return _adapt(made.env, made.params, made.env_id, threshold, made.key)
 
 
 def _check_like(name: str, value: Any, default: Any) -> None:

@@ -153,11 +153,6 @@ class ReplayLearner:
         )
         return self._prefill(state)
 
-    def abstract_state(self, total_env_steps: int) -> TrainState:
-        """Shapes and dtypes of one seed's state."""
-        seed = jax.ShapeDtypeStruct((), jnp.uint32)
-        return jax.eval_shape(self.init, seed, *self.initial_values(total_env_steps))
-
     def state_axes(self) -> TrainState:
         """For every field of the state whether seeds have it each (0) or in common (None)."""
         each: Any = 0

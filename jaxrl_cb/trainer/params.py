@@ -1,11 +1,14 @@
 """Length of a run, its tests and its seeds."""
 
 import dataclasses
-from typing import Annotated
+import functools
+from typing import Annotated, Any
 
 import jax
 
+from jaxrl_cb.algorithms.base import Algorithm
 from jaxrl_cb.checks import Choice, Range, check_fields, check_multiple
+from jaxrl_cb.envs.environment import EnvSpec
 from jaxrl_cb.errors import ConfigError, shown
 from jaxrl_cb.learners.replay import ReplayLearner
 
@@ -105,13 +108,19 @@ class TrainerParams:
 
 def _check_network(learner: ReplayLearner) -> None:
     """Raises ConfigError unless the network gives one value per action, by its shapes alone."""
-    spec, algorithm = learner.environment.spec, learner.algorithm
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    obs = jax.ShapeDtypeStruct(spec.obs_shape, spec.obs_dtype)
-    params = jax.eval_shape(algorithm.init, key, obs)
-    values = jax.eval_shape(algorithm.q_values, params, obs, key)
+    spec = learner.environment.spec
+    values = _values(learner.algorithm, spec)
     if getattr(values, "shape", None) != (spec.num_actions,):
         raise ConfigError(
             f"the network's values have the shape {shown(getattr(values, 'shape', values))}; "
             f"{spec.id!r} has {spec.num_actions} actions, so that it must be ({spec.num_actions},)"
         )
+
+
+@functools.lru_cache(maxsize=32)
+def _values(algorithm: Algorithm, spec: EnvSpec) -> Any:
+    """The shape of what the network gives; kept, as finding it takes a while."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs = jax.ShapeDtypeStruct(spec.obs_shape, spec.obs_dtype)
+    params = jax.eval_shape(algorithm.init, key, obs)
+    return jax.eval_shape(algorithm.q_values, params, obs, key)

@@ -1,4 +1,4 @@
-"""The compiled programs of a learner, built once per process for equal learners and plans."""
+"""The compiled programs of a learner, each built once per process for equal learners."""
 
 import dataclasses
 import functools
@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
+from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.ops.counters import NEVER
 from jaxrl_cb.ops.finite import all_finite
@@ -89,58 +90,114 @@ def over_seeds(function: Callable, width: int, in_axes: Any, out_axes: Any) -> C
     return single
 
 
-@functools.lru_cache(maxsize=32)
 def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
-    """Compiles what a run needs, in parallel; the result is kept for equal arguments."""
-    axes, width = learner.state_axes(), plan.width
+    """Compiles what a run needs, in parallel, but for what equal learners needed before."""
+    where = (learner, plan.width, plan.device)
+    # What is traced soonest comes first: it compiles while the others are traced.
+    init = _init_program(*where)
+    chunks = {length: _chunk_program(*where, length) for length in plan.chunk_lengths}
+    evaluate = _evaluate_program(*where, plan.num_test_episodes)
+    with ThreadPoolExecutor() as pool:
+        for program in (init, *chunks.values(), evaluate):
+            program.begin(pool)
+    return Programs(
+        init=init.compiled(),
+        chunks={length: Chunk(program.compiled()) for length, program in chunks.items()},
+        evaluate=evaluate.compiled(),
+    )
 
-    def chunk(rest: TrainState, epsilon: Epsilon, hyperparams: Hyperparams, length: int):
+
+class _Program:
+    """A function that is compiled once, when it is first wanted."""
+
+    def __init__(self, jitted: Any, inputs: tuple[Any, ...], options: Any):
+        """Traces and compiles nothing; `inputs` are shapes."""
+        self._jitted, self._inputs, self._options = jitted, inputs, options
+        self._future: Any = None
+
+    def begin(self, pool: ThreadPoolExecutor) -> None:
+        """Traces it here and has it compiled there, unless that was done before."""
+        done = self._future
+        if done is None or (done.done() and done.exception()):
+            lowered = self._jitted.lower(*self._inputs)
+            self._future = pool.submit(lowered.compile, compiler_options=self._options)
+
+    def compiled(self) -> Any:
+        """What came of `begin`."""
+        return self._future.result()
+
+
+def forget() -> None:
+    """Drops what is kept for learners to come; programs of trainers that there are stay."""
+    for kept in (_init_program, _chunk_program, _evaluate_program, state_shapes, _traced_once):
+        kept.cache_clear()
+
+
+@functools.lru_cache(maxsize=32)
+def _init_program(learner: ReplayLearner, width: int, device: Any) -> _Program:
+    options = _options(learner, device)
+    if options and width * learner.replay.start_timesteps <= SHORT_PREFILL:
+        options = {**options, OPTIMIZATION: 0}
+    init = over_seeds(_traced_once(learner)[1], width, (0, 0, 0), learner.state_axes())
+    inputs = _abstract((np.uint32(0), *learner.initial_values(0)), device, width)
+    return _Program(jax.jit(init), inputs, options)
+
+
+@functools.lru_cache(maxsize=64)
+def _chunk_program(learner: ReplayLearner, width: int, device: Any, length: int) -> _Program:
+    one, axes = _traced_once(learner)[0], learner.state_axes()
+
+    def chunk(rest: TrainState, epsilon: Epsilon, hyperparams: Hyperparams):
         state = rest.replace(epsilon=epsilon, hyperparams=hyperparams)
 
         def step(carry, _):
-            state, metrics = learner.step(carry[0])
+            state, metrics = one.step(carry[0])
             return (state, _together(carry[1], metrics)), None
 
         (state, metrics), _ = lax.scan(step, (state, _no_metrics()), length=length)
         return state, _words(metrics._replace(is_params_finite=all_finite(state.params)))
 
-    init = over_seeds(learner.init, width, (0, 0, 0), axes)
-    evaluate = over_seeds(
-        functools.partial(learner.evaluate, num_episodes=plan.num_test_episodes),
-        *(width, (0, 0, 0, 0), 0),
-    )
-    initial = _abstract((np.uint32(0), *learner.initial_values(0)), plan.device, width)
-    shapes = state_shapes(learner)
-    state = _abstract(with_leading(width, axes, shapes), plan.device)
-    phase = _abstract(np.zeros(2, np.uint32), plan.device, width)
-    num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.params))
-    options = _options(plan.device, num_params)
-    is_short = width * learner.replay.start_timesteps <= SHORT_PREFILL
-    init_options = {**options, OPTIMIZATION: 0} if options and is_short else options
-    with ThreadPoolExecutor() as pool:
-        # What is traced soonest comes first: it compiles while the others are traced.
-        lowered = jax.jit(init).lower(*initial)
-        compiled_init = pool.submit(lowered.compile, compiler_options=init_options)
-        chunks = {}
-        for length in plan.chunk_lengths:
-            own = functools.partial(chunk, length=length)
-            mapped = over_seeds(own, width, _apart(axes), (axes, 0))
-            lowered = jax.jit(mapped, donate_argnums=0).lower(*_apart(state))
-            chunks[length] = pool.submit(lowered.compile, compiler_options=options)
-        inputs = (state.params, state.epsilon.inference, state.test_key, phase)
-        lowered = jax.jit(evaluate).lower(*inputs)
-        compiled_evaluate = pool.submit(lowered.compile, compiler_options=options)
-        return Programs(
-            init=compiled_init.result(),
-            chunks={length: Chunk(future.result()) for length, future in chunks.items()},
-            evaluate=compiled_evaluate.result(),
-        )
+    mapped = over_seeds(chunk, width, _apart(axes), (axes, 0))
+    inputs = _apart(_abstract_state(learner, width, device))
+    return _Program(jax.jit(mapped, donate_argnums=0), inputs, _options(learner, device))
+
+
+@functools.lru_cache(maxsize=32)
+def _evaluate_program(learner: ReplayLearner, width: int, device: Any, num: int) -> _Program:
+    one = functools.partial(_traced_once(learner)[0].evaluate, num_episodes=num)
+    evaluate = over_seeds(one, width, (0, 0, 0, 0), 0)
+    state = _abstract_state(learner, width, device)
+    phase = _abstract(np.zeros(2, np.uint32), device, width)
+    inputs = (state.params, state.epsilon.inference, state.test_key, phase)
+    return _Program(jax.jit(evaluate), inputs, _options(learner, device))
+
+
+def _abstract_state(learner: ReplayLearner, width: int, device: Any) -> TrainState:
+    """Shapes and dtypes of the state of `width` seeds on a device."""
+    return _abstract(with_leading(width, learner.state_axes(), state_shapes(learner)), device)
 
 
 @functools.lru_cache(maxsize=32)
 def state_shapes(learner: ReplayLearner) -> TrainState:
     """Shapes and dtypes of one seed's state; kept, as finding them takes a while."""
-    return learner.abstract_state(0)
+    init = _traced_once(learner)[1]
+    return init.eval_shape(jax.ShapeDtypeStruct((), jnp.uint32), *learner.initial_values(0))
+
+
+@functools.lru_cache(maxsize=32)
+def _traced_once(learner: ReplayLearner) -> tuple[ReplayLearner, Any]:
+    """The learner and its `init`, so that what several programs do is traced for the first alone.
+
+    Inside a program a jitted function is a call, which the compiler puts in place; its Python is
+    run once, as is its batching over environments or seeds. The numbers are the same.
+    """
+    learner = dataclasses.replace(learner, environment=_stepped_by_call(learner.environment))
+    return learner, jax.jit(learner.init)
+
+
+@functools.lru_cache(maxsize=32)
+def _stepped_by_call(environment: Environment) -> Environment:
+    return dataclasses.replace(environment, step=jax.jit(environment.step))
 
 
 def _apart(state: TrainState) -> tuple[TrainState, Epsilon, Hyperparams]:
@@ -192,7 +249,7 @@ def _together(sums: ChunkMetrics, step: ChunkMetrics) -> ChunkMetrics:
     )
 
 
-def _options(device: Any, num_params: int) -> Any:
+def _options(learner: ReplayLearner, device: Any) -> Any:
     """Compiler options. On CPU, LLVM's third level took longer and ran no faster when measured.
 
     Operations of a small network take less than handing them to another thread does: scheduled to
@@ -200,6 +257,7 @@ def _options(device: Any, num_params: int) -> Any:
     """
     if device.platform != "cpu":
         return None
+    num_params = sum(math.prod(x.shape) for x in jax.tree.leaves(state_shapes(learner).params))
     one_by_one = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     small = one_by_one if num_params < SMALL_NETWORK else {}
     return {OPTIMIZATION: 2, **small}
