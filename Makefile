@@ -11,7 +11,7 @@ train: .venv/.runtime
 	$(BIN)/jaxrl-cb train CartPole-v1
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -n 2 --nbmake notebooks
 
 lint: .venv/.dev

@@ -1,4 +1,4 @@
-"""Settings of all tests: strict types in our own mathematics, and a counter of compilations."""
+"""Settings of all tests: strict types in our own mathematics, a counter of compilations, an order."""
 
 import os
 
@@ -12,6 +12,20 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+FIRST = [
+    *("test_kill.py", "test_every_env.py", "test_nonfinite.py", "test_checkpoints.py"),
+    *("test_kill_points.py", "test_cli.py", "test_wrappers.py", "test_benchmarks.py"),
+    *("test_determinism.py", "test_memory.py", "test_check.py", "test_fuzz_callbacks.py"),
+]
+"""Files that take longest: they begin first, so that no process ends with one of them alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts those first (pytest-xdist keeps this order with ``--no-loadscope-reorder``)."""
+    rank = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 _compiles = {"count": 0}
 

@@ -1,7 +1,7 @@
 """NaN and infinity: found at the chunk's end, told since when, and kept to the seed they are in.
 
-At which step an environment gives a bad number stands in its state, where a callback writes it: the
-run that breaks and the one that does not are the same compiled program.
+At which step an environment gives which bad number stands in its state, where a callback writes it:
+the runs that break and the one that does not are the same compiled program.
 """
 
 import copy
@@ -52,7 +52,7 @@ ENVS, PREFILL, STEPS = 4, 10, 20  # environments; vector steps of the prefill an
 
 @functools.cache
 def counting(reward=1.0, obs=1.0, *, at=NEVER, share=1.0, limit=90):
-    """Environments that count their steps; one of them is broken.
+    """Environments that count their steps and may be broken from the start.
 
     Args:
         reward: of the step with the number that stands in the state under "at".
@@ -67,17 +67,16 @@ def counting(reward=1.0, obs=1.0, *, at=NEVER, share=1.0, limit=90):
 
     def reset(key):
         breaks = jax.random.bernoulli(key, share)
-        count = jnp.int32(0)
-        return {"count": count, "at": jnp.where(breaks, at, NEVER).astype(jnp.int32)}, seen(count)
+        count, first = jnp.int32(0), jnp.where(breaks, at, NEVER).astype(jnp.int32)
+        faults = {"reward": jnp.float32(reward), "obs": jnp.float32(obs)}
+        return {"count": count, "at": first, **faults}, seen(count)
 
     def step(key, state, action):
         state = {**state, "count": state["count"] + 1}
         is_bad = state["count"] == state["at"]
-        value = jnp.where(is_bad, jnp.float32(reward), jnp.float32(1.0))
-        return (
-            *(state, seen(state["count"], jnp.where(is_bad, jnp.float32(obs), jnp.float32(1.0)))),
-            *(value, False, state["count"] >= limit),
-        )
+        values = {name: jnp.where(is_bad, state[name], 1.0) for name in ("reward", "obs")}
+        is_over = state["count"] >= limit
+        return state, seen(state["count"], values["obs"]), values["reward"], False, is_over
 
     return functional(reset, step, num_actions=2, time_limit=limit, id="Counting-v0")
 
@@ -115,12 +114,15 @@ def learner(environment, rate="1", learning_rate=1e-3):
 
 
 class Breaks(EpochTrainCallback):
-    """Before epoch `epoch`, writes the vector step since then that breaks, of some seeds."""
+    """Before epoch `epoch`, writes the vector step since then that breaks, of some seeds, and what
+    is bad then: "reward" or "obs", a NaN reward if nothing is said.
+    """
 
-    def __init__(self, steps, epoch=1, envs=(2,)):
+    def __init__(self, steps, epoch=1, envs=(2,), **fault):
         self.steps = dict(steps)  # by index of the seed
         self.epoch = epoch
         self.envs = list(envs)
+        self.fault = fault or FAULTS["reward"]
 
     def callback(self, epoch, env_step, context):
         if epoch != self.epoch:
@@ -130,9 +132,12 @@ class Breaks(EpochTrainCallback):
         for index, step in self.steps.items():
             counts = env_state["count"][index, self.envs]
             env_state["at"][index, self.envs] = counts + step
+            for name in self.fault.keys() & env_state.keys():
+                env_state[name][index, self.envs] = self.fault[name]
         context.state = state.replace(rollout=state.rollout.replace(env_state=env_state))
 
 
+FAULTS = {"reward": {"reward": NAN}, "observation": {"obs": INF}}
 PARAMS = TrainerParams(max_epochs=3, epoch_num_steps=ENVS * STEPS, num_test_episodes=3)
 
 
@@ -166,7 +171,6 @@ def told(text):
     return tuple(number(pattern) for pattern in patterns)
 
 
-FAULTS = {"reward": counting(reward=NAN), "observation": counting(obs=INF)}
 MODES = [(1, None), (3, False), (3, True)]  # seeds, and whether they are vectorized
 
 
@@ -200,7 +204,7 @@ def test_a_tree_is_finite_where_all_its_leaves_are():
     ("fault", "step"), [("reward", 1), ("reward", 20), ("observation", 1), ("observation", 20)]
 )
 def test_the_first_bad_environment_step_is_told(fault, step):
-    run = trainer(FAULTS[fault], Breaks({0: step}), seed=5)
+    run = trainer(counting(), Breaks({0: step}, **FAULTS[fault]), seed=5)
     _, (text,) = caught(run)
     seed, epoch, env_step, _ = told(text)
     assert (seed, epoch, env_step) == (5, 1, ENVS * step)
@@ -210,7 +214,7 @@ def test_the_first_bad_environment_step_is_told(fault, step):
 
 @pytest.mark.parametrize("chunk_num_steps", [28, 1000])
 def test_chunks_do_not_change_what_is_told(chunk_num_steps):
-    run = trainer(FAULTS["reward"], Breaks({0: 11}, epoch=2), chunk_num_steps=chunk_num_steps)
+    run = trainer(counting(), Breaks({0: 11}, epoch=2), chunk_num_steps=chunk_num_steps)
     result, (text,) = caught(run)
     assert told(text)[:3] == (0, 2, ENVS * (STEPS + 11))
     end = {28: 14, 1000: 20}[chunk_num_steps]  # of the chunk that it is in: 7, 7, 6 or 20 steps
@@ -243,7 +247,8 @@ def first_update_with_a_bad_reward(learner, bad_step, num_vector_steps):
     state = jax.jit(learner.init)(np.uint32(0), *learner.initial_values(240))
     env_state = state.rollout.env_state
     at = env_state["at"].at[2].set(env_state["count"][2] + bad_step)
-    state = state.replace(rollout=state.rollout.replace(env_state={**env_state, "at": at}))
+    env_state = {**env_state, "at": at, "reward": env_state["reward"].at[2].set(NAN)}
+    state = state.replace(rollout=state.rollout.replace(env_state=env_state))
     found = []
     for number in range(num_vector_steps):
         state, is_bad = stepped(state)
@@ -254,9 +259,9 @@ def first_update_with_a_bad_reward(learner, bad_step, num_vector_steps):
 
 @pytest.mark.parametrize("rate", ["0.3", "1", "2.5", "3"])
 def test_the_first_bad_gradient_step_is_told_for_every_rate(rate):
-    expected = first_update_with_a_bad_reward(learner(FAULTS["reward"], rate), 3, 60)
+    expected = first_update_with_a_bad_reward(learner(counting(), rate), 3, 60)
     settings = {"rate": rate, "max_epochs": 1, "epoch_num_steps": 240}
-    _, (text,) = caught(trainer(FAULTS["reward"], Breaks({0: 3}), **settings))
+    _, (text,) = caught(trainer(counting(), Breaks({0: 3}), **settings))
     assert told(text) == (0, 1, 12, expected)
 
 
@@ -308,7 +313,7 @@ def test_raise_raises_before_any_test():
         def callback(self, epoch, env_step, context):
             tested.append(epoch)
 
-    run = trainer(FAULTS["reward"], Breaks({0: 7}, epoch=2), Tested(), seed=9, on_nan="raise")
+    run = trainer(counting(), Breaks({0: 7}, epoch=2), Tested(), seed=9, on_nan="raise")
     with pytest.raises(NonFiniteError) as error:
         run.run()
     assert isinstance(error.value, JaxrlError)
@@ -326,7 +331,7 @@ def test_raise_names_every_seed_that_broke(vectorize_seeds):
     breaks = Breaks({0: 3, 2: 5})
     params = {"num_seeds": 3, "seed": 4, "vectorize_seeds": vectorize_seeds}
     with pytest.raises(NonFiniteError) as error:
-        trainer(FAULTS["reward"], breaks, on_nan="raise", **params).run()
+        trainer(counting(), breaks, on_nan="raise", **params).run()
     assert re.findall(r"seed (\d+)", str(error.value)) == ["4", "6"]
 
 
@@ -334,7 +339,7 @@ def test_raise_names_every_seed_that_broke(vectorize_seeds):
 def test_warn_warns_once_for_each_seed_and_changes_nothing(num_seeds, vectorize_seeds):
     params = {"num_seeds": num_seeds, "vectorize_seeds": vectorize_seeds}
     breaks = Breaks({num_seeds - 1: 7})
-    run = trainer(FAULTS["reward"], breaks, on_nan="warn", **params)
+    run = trainer(counting(), breaks, on_nan="warn", **params)
     result, (text,) = caught(run)
     assert told(text)[0] == num_seeds - 1
     assert not np.any(result.diverged)
@@ -358,7 +363,8 @@ class Counts(EpochStopCallback):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_stop_ends_a_run_of_one_seed(fault):
     stop, logger = Counts(), MemoryLogger()
-    run = trainer(FAULTS[fault], Breaks({0: 7}, epoch=2), stop=stop, logger=logger, seed=3)
+    breaks = Breaks({0: 7}, epoch=2, **FAULTS[fault])
+    run = trainer(counting(), breaks, stop=stop, logger=logger, seed=3)
     result, (text,) = caught(run)
     assert told(text)[:3] == (3, 2, ENVS * (STEPS + 7))
     assert (result.diverged, result.stopped, result.epoch) == (True, False, 2)
@@ -388,7 +394,7 @@ def healthy():
 
     def run(vectorize_seeds):
         params = {"num_seeds": 3, "seed": 5, "vectorize_seeds": vectorize_seeds}
-        return trainer(FAULTS["reward"], Breaks({}), **params).run()
+        return trainer(counting(), Breaks({}), **params).run()
 
     return functools.cache(run)
 
@@ -399,7 +405,7 @@ def test_the_other_seeds_do_not_notice(vectorize_seeds, chunk_num_steps, healthy
     params = {"num_seeds": 3, "seed": 5, "vectorize_seeds": vectorize_seeds}
     params |= {"chunk_num_steps": chunk_num_steps}
     stop = StopAt([NO_EPOCH] * 3)
-    run = trainer(FAULTS["reward"], Breaks({1: 3}, epoch=2), stop=stop, **params)
+    run = trainer(counting(), Breaks({1: 3}, epoch=2), stop=stop, **params)
     result, (text,) = caught(run)
     assert told(text)[:3] == (6, 2, ENVS * (STEPS + 3))
     assert list(run.progress.diverged) == [1]
@@ -435,9 +441,9 @@ def test_the_other_seeds_do_not_notice(vectorize_seeds, chunk_num_steps, healthy
 
 def test_a_seed_that_diverged_is_the_run_alone_that_did():
     params = {"num_seeds": 3, "seed": 5, "vectorize_seeds": False}
-    together, _ = caught(trainer(FAULTS["reward"], Breaks({1: 3}, epoch=2), **params))
-    alone, _ = caught(trainer(FAULTS["reward"], Breaks({0: 3}, epoch=2), seed=6))
-    others = trainer(FAULTS["reward"], Breaks({}), seed=7).run()
+    together, _ = caught(trainer(counting(), Breaks({1: 3}, epoch=2), **params))
+    alone, _ = caught(trainer(counting(), Breaks({0: 3}, epoch=2), seed=6))
+    others = trainer(counting(), Breaks({}), seed=7).run()
     for field in ("params", "opt_state", "key", "epsilon"):
         for index, run in ((1, alone), (2, others)):
             mine = [a[index : index + 1] for a in arrays(getattr(together.state, field))]
@@ -447,7 +453,7 @@ def test_a_seed_that_diverged_is_the_run_alone_that_did():
 
 def test_seeds_that_break_in_different_chunks_end_the_run_together():
     params = {"num_seeds": 3, "vectorize_seeds": True, "chunk_num_steps": 20}  # 5 vector steps
-    run = trainer(FAULTS["reward"], Breaks({0: 2, 1: 13, 2: 9}), **params)
+    run = trainer(counting(), Breaks({0: 2, 1: 13, 2: 9}), **params)
     result, texts = caught(run)
     assert [told(text)[:3] for text in texts] == [(0, 1, 8), (2, 1, 36), (1, 1, 52)]
     assert result.env_step.tolist() == [20, 60, 40]
@@ -460,7 +466,7 @@ def test_seeds_that_break_in_different_chunks_end_the_run_together():
 def test_no_stop_of_a_diverged_seed_compiles(compiles):
     for vectorize_seeds in (False, True):
         params = {"num_seeds": 3, "max_epochs": 4, "vectorize_seeds": vectorize_seeds}
-        run = trainer(FAULTS["reward"], Breaks({0: 3, 2: 30}, epoch=2), **params)
+        run = trainer(counting(), Breaks({0: 3, 2: 30}, epoch=2), **params)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NonFiniteWarning)
             epochs = run.epochs()
@@ -527,7 +533,7 @@ def test_a_step_after_the_prefill_is_not_the_prefills():
 def test_resume_with_a_diverged_seed_is_exact(num_seeds, vectorize_seeds):
     def made():
         params = {"num_seeds": num_seeds, "vectorize_seeds": vectorize_seeds, "max_epochs": 4}
-        return trainer(FAULTS["reward"], Breaks({num_seeds // 2: 3}, epoch=2), **params)
+        return trainer(counting(), Breaks({num_seeds // 2: 3}, epoch=2), **params)
 
     straight, _ = caught(made())
     first = made()
@@ -546,7 +552,7 @@ def test_resume_with_a_diverged_seed_is_exact(num_seeds, vectorize_seeds):
 
 
 def test_a_trainer_that_goes_back_finds_it_again():
-    run = trainer(FAULTS["reward"], Breaks({0: 3}, epoch=2))
+    run = trainer(counting(), Breaks({0: 3}, epoch=2))
     for record in run.epochs():
         if record.epoch == 1:
             break
@@ -595,10 +601,10 @@ def test_debug_tells_the_operation_and_its_line(num_seeds, vectorize_seeds):
 
 
 def test_debug_tells_what_became_infinite():
-    _, (text,) = caught(trainer(FAULTS["observation"], Breaks({0: 7}), debug=True))
+    _, (text,) = caught(trainer(counting(), Breaks({0: 7}, obs=INF), debug=True))
     assert "vector step 7 of the chunk's 20: no operation made NaN" in text
     assert "but an observation became infinite" in text
-    _, (text,) = caught(trainer(counting(reward=INF), Breaks({0: 1}), debug=True))
+    _, (text,) = caught(trainer(counting(), Breaks({0: 1}, reward=INF), debug=True))
     assert "vector step 1 of the chunk's 20: no operation made NaN" in text
     assert "but a reward became infinite" in text
 
@@ -664,6 +670,6 @@ def test_train_writes_and_shows_what_diverged(num_seeds, tmp_path, capsys):
 
 
 def test_progress_of_some_seeds_counts_those_that_run():
-    run = trainer(FAULTS["reward"], Breaks({1: 3}), num_seeds=3, max_epochs=1)
+    run = trainer(counting(), Breaks({1: 3}), num_seeds=3, max_epochs=1)
     result, _ = caught(run)
     assert progress_text(result.history[-1]).startswith("2/3 seeds")
