@@ -1,4 +1,4 @@
-"""Settings of all tests: strict types in our own mathematics, a counter of compilations, an order."""
+"""Settings of all tests: strict types in our own mathematics, compilations counted, an order."""
 
 import os
 

@@ -66,7 +66,7 @@ def check_complete(environment: Environment, is_complete: np.ndarray) -> None:
 
 def check_packing(environment: Environment, metrics: ChunkMetrics) -> None:
     """Raises UnsupportedEnvError if replay lost a part of an observation."""
-    if np.any(metrics.num_lossy > 0):
+    if (metrics.num_lossy > 0).any():
         raise UnsupportedEnvError(
             f"environment {environment.spec.id!r} is declared binary, but its observations hold "
             "other numbers than 0 and 1, which replay cannot keep as bits; make it with "

@@ -125,10 +125,11 @@ def put_like(state: TrainState, fields: Mapping[tuple[str, str], PyTree]) -> dic
 
 def with_fields(state: TrainState, fields: Mapping[tuple[str, str], PyTree]) -> TrainState:
     """The state with other fields of fields, by name."""
+    by_outer: dict[str, dict[str, PyTree]] = {}
     for (outer, inner), values in fields.items():
-        changed = getattr(state, outer).replace(**{inner: values})
-        state = state.replace(**{outer: changed})
-    return state
+        by_outer.setdefault(outer, {})[inner] = values
+    changed = {name: getattr(state, name).replace(**own) for name, own in by_outer.items()}
+    return state.replace(**changed) if changed else state
 
 
 def _names(tree: PyTree) -> set[str]:

@@ -36,23 +36,25 @@ class Group:
         self.programs: Programs | None = None
         self._state = state
         self._set: dict[tuple[str, str], PyTree] = {}  # on the host until somebody looks
+        self._as_set: Any = None  # once it was asked for
 
     @property
     def state(self) -> Any:
         """A TrainState, from `Members.init` or `restore` on."""
         if self._set:
-            new = leaves.put_like(self._state, self._set)
-            self._state, self._set = leaves.with_fields(self._state, new), {}
+            self.state = leaves.with_fields(self._state, leaves.put_like(self._state, self._set))
         return self._state
 
     @property
     def as_set(self) -> Any:
         """The same, where what was set may still be on the host; to read it, and for programs."""
-        return leaves.with_fields(self._state, self._set)
+        if self._as_set is None:
+            self._as_set = leaves.with_fields(self._state, self._set)
+        return self._as_set
 
     @state.setter
     def state(self, state: Any) -> None:
-        self._state, self._set = state, {}
+        self._state, self._set, self._as_set = state, {}, None
 
     def set_field(self, name: tuple[str, str], values_of: Callable[[PyTree], PyTree]) -> None:
         """Sets a field of a field of the state.
@@ -64,7 +66,7 @@ class Group:
             values_of: gives NumPy leaves for the old ones, of their shapes and dtypes.
         """
         old = self._set[name] if name in self._set else leaves.field(self._state, name)
-        self._set[name] = values_of(old)
+        self._set[name], self._as_set = values_of(old), None
 
 
 class Members:
@@ -140,11 +142,13 @@ class Members:
         Args:
             per_group: the results.
             chosen: the seeds.
-            read: what is made of each group's result on the host.
+            read: what is made of each group's result, one array, on the host.
         """
         jax.block_until_ready(per_group)  # lets signals in, which reading the arrays does not
-        per_group = jax.device_get(per_group)  # all at once: each wait for a device takes a while
-        per_group = [read(result) for result in per_group] if read else per_group
+        if read:
+            per_group = [read(np.asarray(result)) for result in per_group]
+        else:
+            per_group = jax.device_get(per_group)  # all at once: each wait takes a while
         indices = [i for group in self._running_groups(chosen) for i in group.indices]
         absent = [i for i in range(self.num_seeds) if i not in self.running or i not in chosen]
         if len(per_group) == 1 and not absent:

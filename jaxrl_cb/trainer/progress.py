@@ -82,6 +82,11 @@ class Progress:
         self.end(index)
         self.diverged[index] = text
 
+    def show_position(self, context: TrainingContext, views: list[TrainingContext]) -> None:
+        """Brings the contexts up to date where no test has been done since they were."""
+        for each in (context, *views):
+            each.epoch, each.env_step = self.epoch, self.env_step
+
     def show(self, context: TrainingContext, views: list[TrainingContext]) -> None:
         """Brings the contexts up to date."""
         scores = np.array([b.best.score if b.best else -np.inf for b in self.best])
@@ -92,8 +97,7 @@ class Progress:
             new = self.history[len(view.history) :]
             view.history.extend(record.seed(index) for record in new)
             view.best_score = score
-        for each in (context, *views):
-            each.epoch, each.env_step = self.epoch, self.env_step
+        self.show_position(context, views)
 
 
 def per_seed(values: np.ndarray) -> Any:

@@ -192,7 +192,7 @@ class Trainer:
         """Trains for an epoch; gives its metrics and the seconds of its chunks."""
         progress = self.progress
         progress.begin_epoch()
-        progress.show(self.context, self._views)
+        progress.show_position(self.context, self._views)
         try:
             self._hooks.on_train(progress.epoch, progress.env_step)
         except BaseException:
@@ -234,7 +234,7 @@ class Trainer:
 
     def _test(self, metrics: list[ChunkMetrics], train_seconds: float) -> EpochRecord:
         progress = self.progress
-        progress.show(self.context, self._views)
+        progress.show_position(self.context, self._views)
         self._hooks.on_test(progress.epoch, progress.env_step)
         started = time.perf_counter()
         wait = self._begin_test(progress.running, np.zeros_like(progress.num_evaluations))
@@ -361,6 +361,7 @@ class Trainer:
             self._members.init(seeds, self.learner.initial_values(params.total_env_steps))
         for index, own in enumerate(self._begins_with):
             self._members.replace_params(index, own)
+        self.progress.show(self.context, self._views)
 
     def _compile(self) -> None:
         """Compiles everything, and checks that what it will take is there."""
