@@ -129,7 +129,8 @@ class _Program:
 
 def forget() -> None:
     """Drops what is kept for learners to come; programs of trainers that there are stay."""
-    for kept in (_init_program, _chunk_program, _evaluate_program, state_shapes, _traced_once):
+    programs = (_init_program, _chunk_program, _evaluate_program)
+    for kept in (*programs, state_shapes, _traced_once, _stepped_by_call):
         kept.cache_clear()
 
 
