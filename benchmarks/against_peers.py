@@ -9,6 +9,8 @@ network, seeds.
 
     python benchmarks/against_peers.py cartpole --python rejax=PYTHON --python purejaxrl=PYTHON \\
         --purejaxrl CHECKOUT --rounds 7 --json benchmarks/results/against_peers_cartpole.json
+    python benchmarks/against_peers.py cartpole --python sb3=PYTHON --python tianshou=PYTHON \\
+        --rounds 3 --env-steps 40000
 
 `--smallest` does little of the work, to see that everything runs.
 """
@@ -74,11 +76,15 @@ CONTENDERS = {
     "purejaxrl": "purejaxrl_dqn.py",
     "rejax": "rejax_dqn.py",
     "flashbax": "flashbax_dqn.py",
+    "sb3": "sb3_dqn.py",
+    "tianshou": "tianshou_dqn.py",
     "matmul_floor": "matmul_floor.py",
 }
 """Each one's script in `peers`. The floor is no trainer: the matrix products of one seed alone."""
-ONLY_MLP = ("purejaxrl", "rejax", "matmul_floor")
+ONLY_MLP = ("purejaxrl", "rejax", "sb3", "tianshou", "matmul_floor")
 """What has no convolution, or not the same one."""
+ONE_SEED = ("sb3", "tianshou")
+"""What trains seeds one by one, so that a row of several would say nothing new."""
 
 
 class Contender(contenders.Contender):
@@ -171,6 +177,8 @@ def main() -> None:
     names = [name for name in CONTENDERS if name in pythons]
     if work["network"] != "mlp":
         names = [name for name in names if name not in ONLY_MLP]
+    if work["num_seeds"] > 1:
+        names = [name for name in names if name not in ONE_SEED]
     all_of_them = [Contender(name, pythons[name], CONTENDERS[name], work) for name in names]
     take_turns(all_of_them, arguments.rounds)
     rows = rows_of(all_of_them)
