@@ -47,8 +47,8 @@ class NetworkConfig:
         layer_norm: whether LayerNorm follows each hidden layer.
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
         normalize_obs: whether observations are normalised by their running mean and deviation.
-        compute_dtype: of the network's matrix products, "float32" or "bfloat16", which is meant for
-            accelerators: on an Intel Xeon it was slower.
+        compute_dtype: of the hidden layers' matrix products, "float32" or "bfloat16", which is
+            meant for accelerators: on CPUs it was slower.
     """
 
     network: Annotated[str, Choice(NETWORKS)] = "mlp"

@@ -62,7 +62,7 @@ def test_network_is_what_numpy_makes_of_its_parameters(layer_norm, dueling):
 @pytest.mark.parametrize("kind", [MLP, CNN])
 @pytest.mark.parametrize("dueling", [False, True])
 def test_bfloat16_is_of_the_products_alone(kind, dueling):
-    """Seven bits of mantissa in the products; float32 in parameters, gradients and values."""
+    """Eight bits in the products of hidden layers; float32 in parameters, gradients, the head."""
     exact = kind(NUM_ACTIONS, HIDDEN, dueling=dueling)
     rounded = kind(NUM_ACTIONS, HIDDEN, dueling=dueling, compute_dtype="bfloat16")
     obs = jax.random.normal(jax.random.key(1), (4, 5, 2))
@@ -78,8 +78,14 @@ def test_bfloat16_is_of_the_products_alone(kind, dueling):
         for equation in jax.make_jaxpr(rounded.apply)(params, obs).eqns
         if equation.primitive.name == "dot_general"
     ]
-    assert products
-    assert all(dtypes == {"bfloat16"} for dtypes in products)
+    heads = 2 if dueling else 1
+    assert len(products) > heads
+    assert all(dtypes == {"bfloat16"} for dtypes in products[:-heads])
+    assert products[-heads:] == [{"float32"}] * heads
+    # Large values differ between actions by as much as small ones.
+    own = params["params"] if kind is MLP else params["params"]["mlp"]
+    own["value" if dueling else "head"]["bias"] -= 100
+    np.testing.assert_allclose(rounded.apply(params, obs) + 100, found, atol=1e-4)
 
 
 def test_advantages_of_a_dueling_network_have_mean_zero():

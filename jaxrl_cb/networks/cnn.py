@@ -23,7 +23,7 @@ class CNN(nn.Module):
         layer_norm: whether LayerNorm follows the convolution and each hidden layer.
         dueling: whether the head is split into value and advantage.
         conv_features: of the convolution.
-        compute_dtype: of the matrix products, see `MLP`.
+        compute_dtype: of the matrix products but the head's, see `MLP`.
     """
 
     num_actions: int

@@ -19,8 +19,9 @@ class MLP(nn.Module):
         hidden_sizes: width of each hidden layer.
         layer_norm: whether LayerNorm follows each hidden dense layer.
         dueling: whether the head is split into value and advantage.
-        compute_dtype: of the matrix products, "float32" or "bfloat16". Parameters, LayerNorm and
-            what is returned are float32 in either case.
+        compute_dtype: of the hidden layers' matrix products, "float32" or "bfloat16". Parameters,
+            LayerNorm and the head are float32 in either case: bfloat16 cannot tell -100 from
+            -100.2, by which the values of two actions may differ.
     """
 
     num_actions: int
@@ -33,13 +34,15 @@ class MLP(nn.Module):
     def __call__(self, obs: Array) -> Array:
         """Maps one observation of any shape to [A] float32 action values."""
         x = jnp.ravel(obs).astype(jnp.float32)
-        dense = functools.partial(nn.Dense, dtype=self.compute_dtype)
+        hidden = functools.partial(
+            nn.Dense, dtype=self.compute_dtype, kernel_init=nn.initializers.he_uniform()
+        )
         for size in self.hidden_sizes:
-            x = dense(size, kernel_init=nn.initializers.he_uniform())(x).astype(jnp.float32)
+            x = hidden(size)(x).astype(jnp.float32)
             x = nn.LayerNorm()(x) if self.layer_norm else x
             x = nn.relu(x)
-        q_values = dense(self.num_actions, name="head")(x).astype(jnp.float32)
+        q_values = nn.Dense(self.num_actions, name="head")(x)
         if self.dueling:
-            value = dense(1, name="value")(x).astype(jnp.float32)
+            value = nn.Dense(1, name="value")(x)
             q_values = value + q_values - jnp.mean(q_values)
         return q_values
