@@ -234,10 +234,10 @@ MUTANTS = [
         "test_optimizer.py one_vector",
     ),
     Mutant(
-        "bfloat16 in the hidden layers alone",
+        "bfloat16 in the head as well",
         "networks/mlp.py",
-        'q_values = dense(self.num_actions, name="head")',
-        'q_values = nn.Dense(self.num_actions, name="head")',
+        'nn.Dense(self.num_actions, name="head")',
+        'nn.Dense(self.num_actions, dtype=self.compute_dtype, name="head")',
         "test_networks.py bfloat16",
     ),
     Mutant(
