@@ -12,7 +12,7 @@ from test_trainer import assert_same_run
 
 from jaxrl_cb.algorithms import DQN
 from jaxrl_cb.envs import make
-from jaxrl_cb.envs.gymnax import catalog, discrete_ids
+from jaxrl_cb.envs.gymnax import BINARY, catalog, discrete_ids
 from jaxrl_cb.learners import Exploration, ReplayConfig, ReplayLearner
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.trainer import Trainer, TrainerParams
@@ -36,7 +36,6 @@ def test_the_catalog_is_gymnaxs_registry():
 @pytest.mark.slow
 @pytest.mark.parametrize("env_id", SUPPORTED)
 def test_it_trains_for_an_epoch_and_goes_on_bit_for_bit(env_id):
-    # 60 vector steps of four environments, prefill included.
     limits = {} if env_id == "DeepSea-bsuite" else {"max_steps_in_episode": 12}
     environment = make(env_id, limits)
     learner = ReplayLearner(
@@ -65,13 +64,34 @@ def test_it_trains_for_an_epoch_and_goes_on_bit_for_bit(env_id):
     assert (record.lengths > 0).all()
     assert (record.lengths <= environment.spec.time_limit).all()
     buffer = straight.state.buffer
-    # What is declared binary is, or bits would have been lost; other environments are not.
     assert int(buffer.num_masked[0]) == int(buffer.num_lossy[0]) == 0
+    # What is not declared binary is not; of what is, see the next test.
     is_binary = environment.spec.is_binary
     assert is_binary or not set(np.unique(buffer.obs).tolist()) <= {0, 1}
     assert not jnp.array_equal(
         *(jax.tree.leaves(p)[0] for p in (straight.state.params, straight.state.target_params))
     )
+
+
+@pytest.mark.parametrize("env_id", sorted(BINARY))
+def test_what_is_declared_binary_is_in_whole_episodes(env_id):
+    environment = make(env_id)
+
+    def play(key):
+        states, obs = environment.reset_all(jax.random.split(key, 8))
+
+        def step(states, key):
+            keys = jax.random.split(key, 17)
+            actions = jax.random.randint(keys[0], (8,), 0, environment.spec.num_actions)
+            result = environment.step_all(keys[1:9], keys[9:], states, actions)
+            return result.state, (result.obs, result.final_obs)
+
+        return obs, jax.lax.scan(step, states, jax.random.split(key, 60))[1]
+
+    leaves = jax.tree.leaves(jax.jit(play)(jax.random.key(0)))
+    values = np.unique(np.concatenate([np.asarray(leaf).ravel() for leaf in leaves]))
+    assert set(values.tolist()) <= {0, 1}
+    assert environment.spec.is_binary
 
 
 def test_one_of_n_states_is_a_one_hot_vector():
