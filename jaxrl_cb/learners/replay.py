@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -174,7 +175,8 @@ class ReplayLearner:
             key=key,
             epsilon=state.epsilon.replace(training=advance(state.epsilon.training, self.num_envs)),
         )
-        state, metrics = self._collect(state, act_words, epsilon)
+        q_values = batched_q(self.algorithm, state.params)
+        state, metrics = self._collect(state, act_words, epsilon, q_values)
         state, losses = self._learn(state, sample_words, as_key(update_words, like=key))
         return state, metrics._replace(loss_sum=losses.sum, first_bad_update=losses.first_bad)
 
@@ -204,21 +206,26 @@ class ReplayLearner:
     def _prefill(self, state: TrainState) -> TrainState:
         random = self.replay.start_timesteps_random
         epsilon = jnp.float32(1.0) if random else epsilon_at(state.epsilon.training)
+        num_actions = self.environment.spec.num_actions
+
+        def no_values(obs: Array, key: Array) -> Array:  # nobody looks at them
+            return jnp.zeros((len(obs), num_actions))
 
         def step(state, _):
             key, words = draw(state.key, act_shape(self.num_envs, state.key))
-            return self._collect(state.replace(key=key), words, epsilon)[0], None
+            q_values = no_values if random else batched_q(self.algorithm, state.params)
+            return self._collect(state.replace(key=key), words, epsilon, q_values)[0], None
 
         num_steps = self.replay.start_timesteps // self.num_envs
         return lax.scan(step, state, length=num_steps)[0] if num_steps else state
 
     def _collect(
-        self, state: TrainState, words: Array, epsilon: Array
+        self, state: TrainState, words: Array, epsilon: Array, q_values: Callable
     ) -> tuple[TrainState, ChunkMetrics]:
         """Acts once in every environment and stores what happened."""
         rollout, experience, return_sum, num_episodes = act(
             self.environment,
-            batched_q(self.algorithm, state.params),
+            q_values,
             state.rollout,
             epsilon=epsilon,
             words=words,
