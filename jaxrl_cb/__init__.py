@@ -1,7 +1,8 @@
 """Callback-driven Q-learning on JAX: whole epochs compiled, Python callbacks in between.
 
-`train` trains, `load_policy` loads what a run wrote, `evaluate` tests a policy; the callbacks are
-in `jaxrl_cb.trainer`. Importing this package imports neither gymnax nor matplotlib.
+`train` trains, `load_policy` loads what a run wrote, `evaluate` tests a policy, `compare` gives the
+statistics of scores over seeds; the callbacks are in `jaxrl_cb.trainer`. Importing this package
+imports neither gymnax nor matplotlib.
 """
 
 import importlib
@@ -11,15 +12,32 @@ if TYPE_CHECKING:
     from jaxrl_cb.env_check import check_environment
     from jaxrl_cb.experiment import evaluate, train
     from jaxrl_cb.run_folder import load_policy
+    from jaxrl_cb.scores import compare
+    from jaxrl_cb.space import log_uniform, uniform
+    from jaxrl_cb.sweeps import sweep
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check_environment", "evaluate", "load_policy", "train"]
+__all__ = [
+    "__version__",
+    "check_environment",
+    "compare",
+    "evaluate",
+    "load_policy",
+    "log_uniform",
+    "sweep",
+    "train",
+    "uniform",
+]
 
 _HOMES = {
     "check_environment": "jaxrl_cb.env_check",
+    "compare": "jaxrl_cb.scores",
     "evaluate": "jaxrl_cb.experiment",
     "load_policy": "jaxrl_cb.run_folder",
+    "log_uniform": "jaxrl_cb.space",
+    "sweep": "jaxrl_cb.sweeps",
     "train": "jaxrl_cb.experiment",
+    "uniform": "jaxrl_cb.space",
 }
 
 

@@ -23,9 +23,11 @@ from jaxrl_cb.signals import Terminated, leave_at_once
 
 COMMANDS = (
     commands.train,
+    commands.sweep,
     commands.resume,
     commands.evaluate,
     commands.plot,
+    commands.report,
     commands.render,
     commands.envs,
 )
@@ -69,7 +71,11 @@ def _parsed(arguments: list[str]) -> Callable[[], None]:
     Raises:
         ConfigError: they are wrong.
     """
-    settings = _settings(arguments) if arguments[:1] == ["train"] else TypedDict("Settings", {})
+    settings = (
+        _settings(arguments)
+        if arguments[:1] in (["train"], ["sweep"])
+        else TypedDict("Settings", {})
+    )
     named = {f.__name__: _deferred(f, settings) for f in COMMANDS}
     errors = io.StringIO()
     try:

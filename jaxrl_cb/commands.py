@@ -61,6 +61,73 @@ def train(
     _train(env, algorithm, run_dir, stop_at, options | named)
 
 
+def sweep(
+    env: Positional[str],
+    settings: dict[str, Any],
+    vary: tuple[str, ...] = (),
+    space: Path | None = None,
+    num_trials: int | None = None,
+    algorithm: str = "dqn",
+    run_dir: Path | None = None,
+    resume: Literal["never", "auto", "must"] = "never",
+    checkpoint_every: int | None = None,
+    stop_at: str = "never",
+    halving: tuple[int, int] | None = None,
+    env_kwargs: dict[str, int | float | bool | str] = {},  # noqa: B006, never written to
+) -> None:
+    """Train many settings with several seeds each, together; any other setting is a flag.
+
+    Args:
+        env: a gymnax id, for example CartPole-v1.
+        settings: those that all trials have.
+        vary: what to try, for example learning_rate=1e-3,1e-2 n_step=1,3 for every combination, or
+            learning_rate=log_uniform(1e-4,1e-2) with --num-trials.
+        space: JSON file with the same: values by setting, or {"log_uniform": [1e-4, 1e-2]}.
+        num_trials: trials drawn at random; by default every combination is one.
+        algorithm: dqn.
+        run_dir: folder to write to; by default one under runs/ with the time in its name.
+        resume: "auto" goes on with the sweep in --run-dir or starts anew; "must" only goes on.
+        checkpoint_every: epochs from one checkpoint to the next.
+        stop_at: "never"; "threshold" or a number stops a seed there, confirmed on 100 fresh
+            episodes.
+        halving: epochs to the first decision and a factor, for example 2 3: of all trials the best
+            third goes on after 2 epochs, a third of those after 6, and so on.
+        env_kwargs: parameters or constructor arguments of the environment.
+    """
+    from jaxrl_cb.display import sweep_table
+    from jaxrl_cb.files import parse_json, read_text, reading
+    from jaxrl_cb.machine import prepare
+    from jaxrl_cb.space import parse_space, space_from_json
+    from jaxrl_cb.sweeps import sweep
+    from jaxrl_cb.trainer import EpochTrainCallbackSuccessiveHalving
+
+    varied = parse_space(vary)
+    if space:
+        with reading(space):
+            varied = space_from_json(parse_json(read_text(space))) | varied
+    if not varied:
+        raise ConfigError("sweep needs something to try: --vary learning_rate=1e-3,1e-2 or --space")
+    named: dict[str, Any] = {**settings, **({"env_kwargs": env_kwargs} if env_kwargs else {})}
+    if run_dir is None:
+        if resume != "never":
+            raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        run_dir = Path("runs") / f"sweep__{env}__{algorithm}__{stamp}"
+    prepare(1_000)  # there is more than one seed to run; their number is checked later
+    callbacks = _stop_callbacks(stop_at, env, env_kwargs)
+    if halving:
+        callbacks.epoch_train_callback = EpochTrainCallbackSuccessiveHalving(*halving)
+    options: dict[str, Any] = {"resume": resume, "checkpoint_every": checkpoint_every}
+    result = sweep(
+        *(env, varied, num_trials),
+        algorithm=algorithm,
+        callbacks=callbacks,
+        run_dir=run_dir,
+        **(options | named),
+    )
+    sweep_table(result, run_dir)
+
+
 def resume(
     run_dir: Positional[Path], max_epochs: int | None = None, checkpoint_every: int | None = None
 ) -> None:
@@ -187,6 +254,24 @@ def plot(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
         print(plot_run(run_dirs[0]))
     else:
         print(plot_comparison(run_dirs, output or Path("comparison.png")))
+
+
+def report(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> None:
+    """Compare runs: statistics over seeds with intervals, plots, and one page of HTML with all.
+
+    Args:
+        run_dirs: one run folder, or more.
+        output: folder for report.html, scores.csv and the pictures; by default report.
+    """
+    from jaxrl_cb.report import write_report
+
+    if not run_dirs:
+        raise ConfigError("report needs a run folder, for example one under runs/")
+    page, found = write_report(run_dirs, output or Path("report"))
+    for env, comparison in found.items():
+        print(f"{env}, last test of each seed, 95 % intervals")
+        print(comparison)
+    print(page)
 
 
 def render(

@@ -1,7 +1,8 @@
 """What the command line shows while a run goes on, and after it."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -9,6 +10,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from jaxrl_cb.trainer import EpochRecord, Trainer, TrainResult
+
+if TYPE_CHECKING:
+    from jaxrl_cb.sweep_result import SweepResult
 
 
 class Display:
@@ -63,31 +67,72 @@ class Display:
         table = Table(title=f"{spec.id}")
         for column in ("seed", "ended", "epochs", "environment steps", "best test", "last test"):
             table.add_column(column, justify="right")
-        columns = [result.stopped, result.diverged, result.epoch, result.env_step]
-        stopped, diverged, epoch, env_step = (np.atleast_1d(column) for column in columns)
+        columns = [result.epoch, result.env_step]
+        epoch, env_step = (np.atleast_1d(column) for column in columns)
+        ended = endings(result)
         best = np.atleast_1d(result.best_score)
-        ended = {False: "budget used", True: "diverged"}
-        for index in range(len(stopped)):
+        for index in range(len(ended)):
             last = next(r.mean[index] for r in result.history if r.epoch == epoch[index])
             table.add_row(
                 str(self._first_seed + index),
-                "stopped" if stopped[index] else ended[bool(diverged[index])],
+                ended[index],
                 str(epoch[index]),
                 f"{env_step[index]:,}",
                 f"{best[index]:.1f}",
                 f"{last:.1f}",
             )
         self.console.print(table)
-        left = int((~stopped & ~diverged).sum())
+        left = ended.count(BUDGET)
         if left and any(result.callbacks):
             self.console.print(
-                f"{left} of {len(stopped)} did not reach the stop within the budget; "
+                f"{left} of {len(ended)} did not reach the stop within the budget; "
                 "--max-epochs gives more",
                 highlight=False,
             )
         seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
         self.console.print(seconds, highlight=False)
         self.console.print(f"run folder: {run_dir}", highlight=False, soft_wrap=True)
+
+
+def sweep_table(result: "SweepResult", run_dir: Path, most: int = 20) -> None:
+    """Prints the best trials of a sweep and where things are."""
+    console = Console()
+    table = Table(title=f"{len(result.trials)} trials of {result.num_seeds} seeds")
+    names = list(result.trials[0].settings)
+    for column in ("trial", *names, "last test, mean", "95 % interval", "ended"):
+        table.add_column(column, justify="right", no_wrap=column.startswith("95"))
+    rows = result.rows()
+    for index in result.ranking[:most]:
+        settings = result.trials[index].settings
+        low, mean, high = result.interval(index)
+        ended = Counter(row["ended"] for row in rows if row["trial"] == index)
+        table.add_row(
+            str(index),
+            *(
+                f"{value:.4g}" if isinstance(value, float) else str(value)
+                for value in settings.values()
+            ),
+            f"{mean:.1f}",
+            f"{low:.1f} to {high:.1f}" if result.num_seeds > 1 else "",
+            ", ".join(f"{count} {how}" for how, count in ended.items()),
+        )
+    console.print(table)
+    if len(result.trials) > most:
+        console.print(f"and {len(result.trials) - most} more in trials.csv", highlight=False)
+    console.print(f"sweep folder: {run_dir}", highlight=False, soft_wrap=True)
+
+
+BUDGET = "budget used"
+
+
+def endings(result: TrainResult) -> list[str]:
+    """How each seed ended."""
+    flags = [np.atleast_1d(getattr(result, name)) for name in ("stopped", "diverged", "dropped")]
+    names = ("stopped", "diverged", "dropped")
+    return [
+        next((name for name, flag in zip(names, own, strict=True) if flag), BUDGET)
+        for own in zip(*flags, strict=True)
+    ]
 
 
 def progress_line(record: EpochRecord) -> str:

@@ -184,9 +184,9 @@ def _train(
             is_dropped = getattr(error, "is_dropped", False)
             later = []
             if saver and not signals.is_at_once:
-                later += _tried(saver.wait)
+                later += tried(saver.wait)
             if not is_dropped:  # else the states are used up
-                later += _tried(lambda: _keep(trainer, folder))
+                later += tried(lambda: _keep(trainer, folder))
             if is_dropped:
                 words = "; ".join([*later, _where(folder, saver)])
                 raise signals.error(words, is_dropped=True) from None
@@ -199,7 +199,7 @@ def _train(
     return result
 
 
-def _tried(step: Callable[[], Any]) -> list[str]:
+def tried(step: Callable[[], Any]) -> list[str]:
     """Does something of use after an error; gives its own error, if any, in words."""
     try:
         step()

@@ -74,7 +74,7 @@ def plot_run(run_dir: Path) -> Path:
     check_links(run_dir)
     curve = read_curve(run_dir)
     _, algorithm, config = read_config(run_dir)
-    figure = _figure(8)
+    figure = new_figure(8)
     axes = figure.add_subplot()
     for index in range(curve.mean.shape[1]):
         label, color = f"seed {config.trainer.seed + index}", f"C{index % 10}"
@@ -117,22 +117,26 @@ def plot_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
     path = _checked_picture(path)
     curves = [read_curve(run_dir) for run_dir in run_dirs]
     envs = list(dict.fromkeys(curve.env for curve in curves))
-    figure = _figure(7 * len(envs))
+    figure = new_figure(7 * len(envs))
     for column, env in enumerate(envs, start=1):
         axes = figure.add_subplot(1, len(envs), column)
-        own = [curve for curve in curves if curve.env == env]
-        for index, curve in enumerate(own):
-            low, mean, high = interval_over_seeds(curve.mean)
-            color, num_seeds = f"C{index % 10}", curve.mean.shape[1]
-            label = f"{curve.name} ({num_seeds} seed{'s' * (num_seeds > 1)})"
-            axes.plot(curve.steps, mean, marker=".", label=label, color=color)
-            axes.fill_between(curve.steps, low, high, alpha=0.2, color=color, linewidth=0)
-        _decorate(axes, own[0], "test return, mean over seeds and 95 % interval")
+        comparison_axes(axes, [curve for curve in curves if curve.env == env])
         axes.set_title(env)
-        axes.legend(loc="best", fontsize="small")
     with writing("output", path):
         figure.savefig(path)
     return path
+
+
+def comparison_axes(axes: Any, curves: Sequence[Curve]) -> None:
+    """Draws runs of one environment into matplotlib axes, as `plot_comparison` does."""
+    for index, curve in enumerate(curves):
+        low, mean, high = interval_over_seeds(curve.mean)
+        color, num_seeds = f"C{index % 10}", curve.mean.shape[1]
+        label = f"{curve.name} ({num_seeds} seed{'s' * (num_seeds > 1)})"
+        axes.plot(curve.steps, mean, marker=".", label=label, color=color)
+        axes.fill_between(curve.steps, low, high, alpha=0.2, color=color, linewidth=0)
+    _decorate(axes, curves[0], "test return, mean over seeds and 95 % interval")
+    axes.legend(loc="best", fontsize="small")
 
 
 def _checked_picture(path: Any) -> Path:
@@ -192,7 +196,7 @@ class LivePlot:
 
     def figure(self) -> Any:
         """The curve so far, as a matplotlib figure."""
-        figure = _figure(6)
+        figure = new_figure(6)
         axes = figure.add_subplot()
         axes.plot(self.steps, np.stack(self.means), marker=".")
         axes.set(xlabel="environment steps", ylabel="test return, mean of each seed")
@@ -200,11 +204,12 @@ class LivePlot:
         return figure
 
 
-def _figure(width: float) -> Any:
+def new_figure(width: float, height: float = 4.5) -> Any:
+    """An empty matplotlib figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, 4.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -34,6 +34,8 @@ from jaxrl_cb.trainer.warm_start import abstract_params, check_shapes
 from jaxrl_cb.versions import changes, versions
 
 LOCK = ".lock"
+OUTCOME = ("stopped", "diverged", "dropped", "epoch", "env_step", "best_score", "best_epoch")
+"""What ``policy.json`` tells of each seed, by its name in a result."""
 STARTED = {
     *(LOCK, "checkpoints", "metrics.jsonl"),
     *("config.json", "versions.json", "command.json"),
@@ -104,7 +106,7 @@ class RunFolder:
             RunLockedError: another process has it.
             RunWriteError: it cannot be made.
         """
-        settings = json.loads(json.dumps(_finite(config.flat())))
+        settings = json.loads(json.dumps(finite(config.flat())))
         run = {"env": env, "algorithm": algorithm, "callbacks": callbacks, "settings": settings}
         self._facts = {"run": run, "versions": versions()}
         with writing("run_dir", self.path):
@@ -165,10 +167,7 @@ class RunFolder:
                 content = save(arrays)
                 name = f"policy_{which}.safetensors"
                 replace(self.path / name, lambda path, own=content: path.write_bytes(own))
-            scores = {
-                name: np.atleast_1d(getattr(result, name)).tolist()
-                for name in ("stopped", "diverged", "epoch", "env_step", "best_score", "best_epoch")
-            }
+            scores = {name: np.atleast_1d(getattr(result, name)).tolist() for name in OUTCOME}
             spec = result.policy.spec
             data = {
                 "env_spec": {name: getattr(spec, name) for name in EnvSpec.__dataclass_fields__},
@@ -184,7 +183,7 @@ class RunFolder:
             self._lock = None
 
     def _write_json(self, name: str, data: Any) -> None:
-        text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
+        text = json.dumps(finite(data), indent=2, allow_nan=False) + "\n"
         replace(self.path / name, lambda path: path.write_text(text))
 
 
@@ -295,7 +294,7 @@ def _existing(path: Path, name: str) -> Path:
 
 def _as_json(row: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(_finite(row), allow_nan=False, default=_plain)
+        return json.dumps(finite(row), allow_nan=False, default=_plain)
     except CallbackTypeError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
@@ -308,17 +307,18 @@ def _as_json(row: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     """What arrays are in JSON."""
     if isinstance(value, np.ndarray | jax.Array):
-        return _finite(np.asarray(value).tolist())
+        return finite(np.asarray(value).tolist())
     raise CallbackTypeError(
         f"logger.write got {shown(value)}, {kind(value)}; expected numbers, texts, lists or arrays"
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value for JSON, where numbers that are not finite are null."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,6 +21,11 @@ from jaxrl_cb.trainer.loggers import Logger, LoggerList, MemoryLogger, NullLogge
 from jaxrl_cb.trainer.memory import MemoryEstimate
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
+from jaxrl_cb.trainer.population import Population
+from jaxrl_cb.trainer.population_callbacks import (
+    EpochTrainCallbackPopulationBasedTraining,
+    EpochTrainCallbackSuccessiveHalving,
+)
 from jaxrl_cb.trainer.result import TrainResult
 from jaxrl_cb.trainer.schedule_callbacks import (
     EpochTrainCallbackDQNEpsExponentialDecay,
@@ -55,12 +60,15 @@ __all__ = [
     "EpochTrainCallbackDQNSetEps",
     "EpochTrainCallbackFunction",
     "EpochTrainCallbackLearningRateDecay",
+    "EpochTrainCallbackPopulationBasedTraining",
+    "EpochTrainCallbackSuccessiveHalving",
     "Logger",
     "LoggerList",
     "MemoryEstimate",
     "MemoryLogger",
     "NullLogger",
     "Policy",
+    "Population",
     "Snapshot",
     "TrainResult",
     "Trainer",

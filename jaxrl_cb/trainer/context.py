@@ -1,7 +1,7 @@
 """What callbacks are given: ``TrainingContext`` of Tianshou's ``highlevel.trainer`` (v1.2)."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +44,8 @@ class TrainingContext:
         seed: in a stop callback the index (0..S-1) of the seed that is asked about, else None.
         history: all test results so far, of the seed that is asked about or of all.
         best_score: highest mean test return so far, epoch 0 included: a float, or [S].
+        running: indices of the seeds that have not ended.
+        population: the trials that seeds belong to, and how they have done, see `Population`.
         confirmed_score: set by a stop callback that tested again: the mean return of that test,
             which then counts in place of the test's own.
     """
@@ -59,7 +61,10 @@ class TrainingContext:
         self.history: list[EpochRecord] = []
         self.best_score: float | np.ndarray = float("-inf")
         self.confirmed_score: float | None = None
+        self.population: Any = None
+        self.running: list[int] = []
         self.evaluate_fn: Callable[[int], np.ndarray] | None = None  # the trainer's
+        self.drop_fn: Callable[[Sequence[int]], None] | None = None
 
     @property
     def algorithm(self) -> Any:
@@ -85,6 +90,19 @@ class TrainingContext:
     def member(self, index: int) -> TrainState:
         """The state of one seed, with a leading [1], without stacking the others."""
         return self.policy.member(index)
+
+    def drop(self, seeds: int | Sequence[int]) -> None:
+        """Ends seeds for good, before the epoch that begins now; they cost nothing any more.
+
+        Args:
+            seeds: indices, 0 to S - 1; those that have ended stay as they are.
+
+        Raises:
+            JaxrlError: no train callback is running.
+        """
+        if self.drop_fn is None:
+            raise JaxrlError("seeds can be dropped by train callbacks only")
+        self.drop_fn([seeds] if isinstance(seeds, int) else seeds)
 
     def evaluate(self, episodes: int) -> np.ndarray:
         """Tests the policy again, on keys that no test has used; nothing is recorded.

@@ -8,7 +8,7 @@ stops. On an accelerator all seeds are one group under `vmap`.
 
 import copy as copylib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,14 @@ from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTre
 
 LOCKSTEP = ("num_updates", "update_credit")
 """Scalars of the state (beside the replay's own) that running seeds have in common."""
+
+
+class Start(NamedTuple):
+    """What a seed begins with."""
+
+    seed: int
+    hyperparams: Hyperparams
+    epsilon: Epsilon
 
 
 class Group:
@@ -101,13 +109,12 @@ class Members:
             plan = ProgramPlan(width, chunk_lengths, num_test_episodes, device)
             self.groups.append(Group(tuple(range(first, first + width)), plan))
 
-    def init(self, seeds: Sequence[int], initial: tuple[Hyperparams, Epsilon]) -> None:
+    def init(self, starts: Sequence[Start]) -> None:
         """Gives every seed a fresh state; the programs are compiled."""
         for group in self.groups:
-            width, device = group.plan.width, group.plan.device
-            values = jax.tree.map(lambda value, w=width: np.full((w,), value), initial)
-            own = np.array([seeds[index] for index in group.indices], np.uint32)
-            inputs = jax.device_put((own, *values), device)
+            seeds, *values = zip(*(starts[index] for index in group.indices), strict=True)
+            values = [jax.tree.map(lambda *each: np.stack(each), *own) for own in values]
+            inputs = jax.device_put((np.array(seeds, np.uint32), *values), group.plan.device)
             group.state = self.programs(group).init(*inputs)
 
     def compile(self) -> None:
@@ -275,6 +282,16 @@ class Members:
 
     def replace_params(self, index: int, new: PyTree) -> None:
         """Gives both networks of a running seed other parameters, with a leading [1]."""
+        self._replace_fields(index, {"params": new, "target_params": new})
+
+    def copy_learned(self, source: int, target: int) -> None:
+        """Gives a running seed both networks and the optimiser of another seed."""
+        own = self.small_state((source,))
+        names = ("params", "target_params", "opt_state")
+        self._replace_fields(target, {name: getattr(own, name) for name in names})
+
+    def _replace_fields(self, index: int, new: dict[str, PyTree]) -> None:
+        """Replaces fields of the state of a running seed, given with a leading [1]."""
         [group] = self._running_groups((index,))
         places = self._places(group, (index,))
 
@@ -283,11 +300,8 @@ class Members:
             return np.where(is_own, np.asarray(own), np.asarray(old))
 
         state = group.state
-        params, target_params = (
-            jax.tree.map(put, old, new) for old in (state.params, state.target_params)
-        )
-        changed = state.replace(params=params, target_params=target_params)
-        group.state = leaves.replaced(state, changed)
+        changed = {n: jax.tree.map(put, getattr(state, n), own) for n, own in new.items()}
+        group.state = leaves.replaced(state, state.replace(**changed))
 
     def park(self, index: int) -> None:
         """Stops a seed: its state stays as it is now, without replay and rollout if S > 1."""

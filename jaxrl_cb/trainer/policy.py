@@ -73,6 +73,12 @@ class Policy:
         params = jax.tree.map(lambda x: np.asarray(x)[seed % self.num_seeds][None], self.params)
         return Policy(self.algorithm, self.spec, params, self.epsilon[seed][None])
 
+    def seeds(self, indices: Sequence[int]) -> "Policy":
+        """The policy of some seeds, in this order."""
+        own = [self[index] for index in indices]
+        params = jax.tree.map(lambda *x: np.concatenate(x), *[policy.params for policy in own])
+        return Policy(self.algorithm, self.spec, params, self.epsilon[list(indices)])
+
     def q_values(self, obs: Any) -> np.ndarray:
         """Action values of one observation ([A]) or a batch ([B, A]).
 
@@ -268,6 +274,22 @@ class TrainingPolicy(Policy):
         """Sets the learning rate, 0 or more; a schedule goes on multiplying it."""
         value = self._checked("learning_rate", learning_rate, MAX_FLOAT)
         self._set("hyperparams", "learning_rate", value)
+
+    def copy_learned(self, source: int, target: int) -> None:
+        """Gives a running seed both networks and the optimiser of another one.
+
+        Args:
+            source: index of the seed that is copied.
+            target: index of the seed that goes on from it, with its own replay and environments.
+
+        Raises:
+            SeedIndexError: `target` has ended.
+        """
+        for name, index in (("source", source), ("target", target)):
+            check_int(name, index, 0, self.num_seeds - 1)
+        if self._indices[target] not in self._members.running:
+            raise SeedIndexError(f"target={target} has ended; only seeds that run can be changed")
+        self._members.copy_learned(self._indices[source], self._indices[target])
 
     def _set(self, group: str, field: str, values: PyTree) -> None:
         """The one way a number is set: `values` are [] or [S], one for each of our seeds."""

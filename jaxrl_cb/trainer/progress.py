@@ -22,6 +22,7 @@ class Progress:
         best: best test of each seed.
         ended: by seed, the epoch and environment step at which it stopped.
         diverged: by seed, what was NaN or infinite, of those that it ended.
+        dropped: seeds that `TrainingContext.drop` ended.
         num_evaluations: [S], further tests since the epoch began.
         seconds: wall seconds by what they were spent on.
     """
@@ -33,6 +34,7 @@ class Progress:
         self.best = [BestOfSeed() for _ in range(num_seeds)]
         self.ended: dict[int, tuple[int, int]] = {}
         self.diverged: dict[int, str] = {}
+        self.dropped: set[int] = set()
         self.num_evaluations = np.zeros(num_seeds, np.uint32)
         self.seconds = {"compile": 0.0, "train": 0.0, "test": 0.0}
 
@@ -50,7 +52,7 @@ class Progress:
         """A copy that does not change when this goes on; the records themselves are shared."""
         other = copy.copy(self)
         other.history, other.ended = list(self.history), dict(self.ended)
-        other.diverged = dict(self.diverged)
+        other.diverged, other.dropped = dict(self.diverged), set(self.dropped)
         other.best = [copy.copy(best) for best in self.best]
         other.num_evaluations = self.num_evaluations.copy()
         other.seconds = dict(self.seconds)
@@ -82,10 +84,16 @@ class Progress:
         self.end(index)
         self.diverged[index] = text
 
+    def drop(self, index: int) -> None:
+        """Notes that a seed is dropped at the beginning of an epoch, which it has no part in."""
+        self.ended[index] = (self.epoch - 1, self.env_step)
+        self.dropped.add(index)
+
     def show_position(self, context: TrainingContext, views: list[TrainingContext]) -> None:
         """Brings the contexts up to date where no test has been done since they were."""
         for each in (context, *views):
             each.epoch, each.env_step = self.epoch, self.env_step
+            each.running = self.running
 
     def show(self, context: TrainingContext, views: list[TrainingContext]) -> None:
         """Brings the contexts up to date."""

@@ -24,6 +24,7 @@ class TrainResult:
         history: one record per test phase, epoch 0 included.
         stopped: per seed, whether a stop callback ended it.
         diverged: per seed, whether NaN or infinity ended it (``on_nan="stop"``).
+        dropped: per seed, whether a train callback ended it (`TrainingContext.drop`).
         epoch: per seed, its last epoch.
         env_step: per seed, its environment steps (Python int or int64).
         best_score: per seed, the mean return of its best test.
@@ -38,6 +39,7 @@ class TrainResult:
     history: list[EpochRecord]
     stopped: bool | np.ndarray
     diverged: bool | np.ndarray
+    dropped: bool | np.ndarray
     epoch: int | np.ndarray
     env_step: int | np.ndarray
     best_score: float | np.ndarray
@@ -57,7 +59,7 @@ class TrainResult:
         return self.members.state(range(self.members.num_seeds))
 
     def __repr__(self) -> str:
-        names = ("stopped", "diverged", "epoch", "env_step", "best_score", "best_epoch")
+        names = ("stopped", "diverged", "dropped", "epoch", "env_step", "best_score", "best_epoch")
         facts = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"TrainResult({self.policy.spec.id!r}, {facts})"
 
@@ -82,6 +84,7 @@ def make_result(
     now = (progress.epoch, progress.env_step)
     last = [progress.ended.get(index, now) for index in everyone]
     diverged = np.array([index in progress.diverged for index in everyone])
+    dropped = np.array([index in progress.dropped for index in everyone])
     ended = np.array([index in progress.ended for index in everyone])
     best = [b.best for b in progress.best if b.best is not None]
     best_params = jax.tree.map(lambda *x: np.concatenate(x), *[b.params for b in best])
@@ -90,8 +93,9 @@ def make_result(
     epsilon = np.array(state.epsilon.inference)
     return TrainResult(
         history=list(progress.history),
-        stopped=per_seed(ended & ~diverged),
+        stopped=per_seed(ended & ~diverged & ~dropped),
         diverged=per_seed(diverged),
+        dropped=per_seed(dropped),
         epoch=per_seed(np.array([epoch for epoch, _ in last])),
         env_step=per_seed(np.array([env_step for _, env_step in last], np.int64)),
         best_score=per_seed(np.array([b.score for b in best])),

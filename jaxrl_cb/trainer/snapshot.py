@@ -1,7 +1,7 @@
 """A run between two epochs: in memory, and as the arrays and the JSON that a checkpoint holds."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import jax
@@ -65,6 +65,7 @@ class Snapshot:
             "best": best,
             "ended": [[index, *when] for index, when in progress.ended.items()],
             "diverged": [[index, words] for index, words in progress.diverged.items()],
+            "dropped": sorted(progress.dropped),
             "num_evaluations": progress.num_evaluations.tolist(),
             "seconds": progress.seconds,
             "callbacks": self.callbacks,
@@ -117,6 +118,10 @@ def from_stored(arrays: Arrays, data: dict[str, Any], expected: TrainState) -> S
         if index not in progress.ended:
             raise ValueError(f"seed {index} diverged but did not end")
         progress.diverged[_new_seed(index, progress, progress.diverged)] = _of(str, words)
+    for index in data.get("dropped", []):  # earlier versions dropped none
+        if index not in progress.ended or index in progress.diverged:
+            raise ValueError(f"seed {index} was dropped but did not end so")
+        progress.dropped.add(_new_seed(index, progress, progress.dropped))
     numbers = zip(range(num_seeds), data["num_evaluations"], strict=True)
     progress.num_evaluations[:] = [_whole(number, 0, 2**32 - 1) for _, number in numbers]
     if data["seconds"].keys() != progress.seconds.keys():
@@ -181,7 +186,7 @@ def _callbacks(entries: Any) -> list[dict[str, Any]]:
     return entries
 
 
-def _new_seed(index: Any, progress: Progress, known: Mapping[int, Any]) -> int:
+def _new_seed(index: Any, progress: Progress, known: Container[int]) -> int:
     if index in known:
         raise ValueError(f"seed {index} is there twice")
     return _whole(index, 0, progress.num_seeds - 1)

@@ -3,7 +3,7 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,11 +29,12 @@ from jaxrl_cb.trainer.evaluate import check_complete, check_packing
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.loggers import Logger, NullLogger, check_logger
-from jaxrl_cb.trainer.members import Members
+from jaxrl_cb.trainer.members import Members, Start
 from jaxrl_cb.trainer.memory import MemoryEstimate
 from jaxrl_cb.trainer.nonfinite import NonFinite, in_chunk, in_prefill
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.policy import Policy, TrainingPolicy
+from jaxrl_cb.trainer.population import Population
 from jaxrl_cb.trainer.programs import Programs
 from jaxrl_cb.trainer.progress import Progress
 from jaxrl_cb.trainer.result import TrainResult, make_result
@@ -60,8 +61,18 @@ class Trainer:
         params: TrainerParams | None = None,
         callbacks: TrainerCallbacks | None = None,
         logger: Logger | None = None,
+        starts: Sequence[Start] | None = None,
+        trials: Sequence[int] | None = None,
     ):
         """Checks everything; compiles and allocates nothing.
+
+        Args:
+            learner: what is trained.
+            params: how long, and how many seeds.
+            callbacks: what to call between epochs.
+            logger: anything with ``write(step_type, step, data)``.
+            starts: what each seed begins with, in place of `params.seed` and the learner's values.
+            trials: the trial of each seed, for callbacks that compare them (`Population`).
 
         Raises:
             ConfigError: parameters do not fit each other or the learner.
@@ -75,6 +86,10 @@ class Trainer:
         self.logger = NullLogger() if logger is None else logger
         check_logger(self.logger)
         self.progress = Progress(self.params.num_seeds)
+        total = self.params.total_env_steps
+        seeds = [self.params.seed + index for index in range(self.params.num_seeds)]
+        self.starts = starts or [Start(seed, *learner.initial_values(total)) for seed in seeds]
+        self.population = Population(trials or range(len(seeds)), lambda: self.progress)
         self._chunks = self.params.chunk_lengths(learner.num_envs)
         self.context, *self._views = self._contexts()
         self._hooks = Hooks(self.callbacks, self.context, self._views)
@@ -128,7 +143,10 @@ class Trainer:
         if not self.progress.history:
             yield self.init()
         while not self.is_finished:
-            yield self.execute_epoch()
+            last = self.progress.history[-1]
+            record = self.execute_epoch()
+            if record is not last:
+                yield record
 
     @property
     def is_finished(self) -> bool:
@@ -179,6 +197,9 @@ class Trainer:
         if not self._unasked:
             if self._untested is None:
                 self._untested = self._train_epoch()
+            if self._untested is None:
+                self.progress.show(self.context, self._views)
+                return self.progress.history[-1]
             self._test(*self._untested)
             self._untested, self._unasked = None, list(self.progress.running)
         record = self.progress.history[-1]
@@ -188,19 +209,36 @@ class Trainer:
         self.progress.show(self.context, self._views)
         return record
 
-    def _train_epoch(self) -> tuple[list[ChunkMetrics], float]:
-        """Trains for an epoch; gives its metrics and the seconds of its chunks."""
+    def _train_epoch(self) -> tuple[list[ChunkMetrics], float] | None:
+        """Trains for an epoch; gives its metrics and the seconds of its chunks.
+
+        None where the train callbacks have dropped every seed: there is no such epoch.
+        """
         progress = self.progress
         progress.begin_epoch()
         progress.show_position(self.context, self._views)
+        self.context.drop_fn = self._drop
         try:
             self._hooks.on_train(progress.epoch, progress.env_step)
         except BaseException:
             progress.epoch -= 1  # nothing has happened in it yet
             raise
+        finally:
+            self.context.drop_fn = None
+        if not progress.running:
+            progress.epoch -= 1
+            return None
         started = time.perf_counter()
         metrics = [self._run_chunk(length) for length in self._chunks if progress.running]
         return metrics, time.perf_counter() - started
+
+    def _drop(self, seeds: Sequence[int]) -> None:
+        for index in seeds:
+            check_int("seed", index, 0, self.params.num_seeds - 1)
+        for index in set(map(int, seeds)) & set(self.progress.running):
+            self._members.park(index)
+            self.progress.drop(index)
+        self.progress.show_position(self.context, self._views)
 
     def _run_chunk(self, length: int) -> ChunkMetrics:
         progress, num_envs = self.progress, self.learner.num_envs
@@ -230,7 +268,7 @@ class Trainer:
         index = found.index
         rate = float(np.asarray(self._members.small_state((index,)).hyperparams.learning_rate)[0])
         explanation = self._debugger.explain(found)
-        return found.message(self.params.seed + index, self.progress.epoch, rate, explanation)
+        return found.message(self.starts[index].seed, self.progress.epoch, rate, explanation)
 
     def _test(self, metrics: list[ChunkMetrics], train_seconds: float) -> EpochRecord:
         progress = self.progress
@@ -350,15 +388,14 @@ class Trainer:
         for context, indices in [(self.context, everyone), *views]:
             spec, algorithm = self.learner.environment.spec, self.learner.algorithm
             context.policy = TrainingPolicy(self._built, algorithm, spec, indices)
+            context.population = self.population
             context.evaluate_fn = partial(self._test_again, indices)
 
     def _begin(self) -> None:
         """Fresh states, or those with the parameters of a warm start."""
-        params = self.params
-        seeds = [params.seed + index for index in range(params.num_seeds)]
         self._compile()
         with self._timed_compile():
-            self._members.init(seeds, self.learner.initial_values(params.total_env_steps))
+            self._members.init(self.starts)
         for index, own in enumerate(self._begins_with):
             self._members.replace_params(index, own)
         self.progress.show(self.context, self._views)

@@ -1,0 +1,276 @@
+"""Sweeps: their trials, groups, folders, and that each trial is the run by itself."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import tiny
+
+import jaxrl_cb
+from jaxrl_cb import log_uniform, sweep, uniform
+from jaxrl_cb.errors import (
+    CheckpointMismatchError,
+    ConfigError,
+    ConfigTypeError,
+    MemoryEstimateError,
+    RunFolderError,
+)
+from jaxrl_cb.space import draw_trials
+from jaxrl_cb.trainer import (
+    EpochStopCallbackNoImprovement,
+    EpochTrainCallback,
+    EpochTrainCallbackSuccessiveHalving,
+    TrainerCallbacks,
+)
+
+SETTINGS = tiny.TINY | tiny.SHORT | {"max_epochs": 3}
+
+
+def test_a_grid_is_every_combination_in_order():
+    space = {"gamma": [0.9, 0.99], "n_step": [1, 2, 3]}
+    trials = draw_trials(space, None)
+    assert trials == [{"gamma": g, "n_step": n} for g in (0.9, 0.99) for n in (1, 2, 3)]
+
+
+def test_random_search_draws_what_the_distributions_say():
+    space = {"gamma": uniform(0.9, 1.0), "learning_rate": log_uniform(1e-5, 1e-1)}
+    space |= {"n_step": uniform(1, 3), "double": [True, False]}
+    trials = draw_trials(space, 4_000, seed=1)
+    assert trials == draw_trials(space, 4_000, seed=1)
+    assert trials != draw_trials(space, 4_000, seed=2)
+    gamma, rate, n_step, double = (np.array([t[name] for t in trials]) for name in space)
+    assert 0.9 <= gamma.min() < 0.901
+    assert 0.999 < gamma.max() <= 1.0
+    assert abs(gamma.mean() - 0.95) < 0.002
+    assert abs(np.log10(rate).mean() + 3) < 0.08  # its deviation is 1.15
+    assert abs(np.mean(rate < 1e-4) - 0.25) < 0.03
+    counts = np.bincount(n_step)
+    assert set(n_step.tolist()) == {1, 2, 3}
+    assert all(abs(count / 4_000 - 1 / 3) < 0.03 for count in counts[1:])
+    assert abs(double.mean() - 0.5) < 0.04
+    assert isinstance(trials[0]["n_step"], int)
+
+
+def test_every_seed_of_a_trial_is_the_run_by_itself():
+    space = {"learning_rate": [1e-3, 1e-2], "gamma": [0.9, 0.99], "n_step": [1, 2]}
+    found = sweep("CartPole-v1", space, num_seeds=2, seed=3, **SETTINGS)
+    assert [trial.group for trial in found.trials] == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert len(found.results) == 2
+    rows = found.rows()
+    assert [(row["trial"], row["seed"]) for row in rows[:4]] == [(0, 3), (0, 4), (1, 3), (1, 4)]
+    for index in (0, 3, 6):
+        settings = found.trials[index].settings
+        for own in range(2):
+            alone = jaxrl_cb.train("CartPole-v1", seed=3 + own, **(SETTINGS | settings))
+            row = rows[2 * index + own]
+            assert row["score"] == alone.history[-1].mean[0]
+            assert row["best_score"] == alone.best_score
+            assert (row["epoch"], row["env_step"]) == (3, 240)
+            for which, theirs in (("last", alone.policy), ("best", alone.best_policy)):
+                ours = found.policy(index, which)[own].params["params"]
+                for layer in ("head", "Dense_0"):
+                    ours_layer, layer_alone = (
+                        _layer(p, layer) for p in (ours, theirs.params["params"])
+                    )
+                    np.testing.assert_array_equal(ours_layer, layer_alone)
+
+
+def _layer(params, name):
+    params = params if name in params else params["mlp"]
+    return params[name]["kernel"]
+
+
+def test_the_best_trial_is_that_of_the_highest_mean():
+    found = sweep("CartPole-v1", {"learning_rate": [1e-5, 1e-2]}, num_seeds=3, **SETTINGS)
+    means = [found.scores(index).mean() for index in range(2)]
+    assert found.best.index == int(np.argmax(means))
+    assert found.ranking == sorted(range(2), key=lambda index: -means[index])
+    low, value, high = found.interval(0)
+    assert low <= value <= high
+    assert value == pytest.approx(means[0])
+    assert f"trial {found.best.index}" in repr(found)
+
+
+def test_numbers_of_the_state_share_programs_and_nothing_is_compiled_again(compiles):
+    space = {"learning_rate": log_uniform(1e-4, 1e-2), "tau": uniform(0.01, 1.0)}
+    space |= {"gamma": uniform(0.9, 0.99), "epsilon_final": [0.0, 0.1]}
+    sweep("CartPole-v1", space, 2, **SETTINGS)
+    compiles()
+    found = sweep("CartPole-v1", space, 5, num_seeds=2, seed=9, **SETTINGS)
+    assert compiles() == 0
+    assert {trial.group for trial in found.trials} == {0}
+
+
+def test_halving_compares_the_trials_of_all_groups():
+    space = {"n_step": [1, 2, 3], "learning_rate": [1e-3, 1e-2]}
+    plain = sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
+    halving = EpochTrainCallbackSuccessiveHalving(first_rung=1, factor=3)
+    found = sweep(
+        "CartPole-v1", space, num_seeds=2, callbacks=TrainerCallbacks(halving), **SETTINGS
+    )
+    assert len(found.results) == 3
+
+    def mean(index):  # after the first epoch
+        result, places = plain._places(index)
+        return result.history[1].mean[places].mean()
+
+    kept = set(sorted(range(6), key=lambda index: (-mean(index), index))[:2])
+    for row in found.rows():
+        expected = ("budget used", 3) if row["trial"] in kept else ("dropped", 1)
+        assert (row["ended"], row["epoch"]) == expected
+    kept_rows = [row for row in found.rows() if row["trial"] in kept]
+    assert kept_rows == [row for row in plain.rows() if row["trial"] in kept]
+    assert set(found.ranking[:2]) == kept
+
+
+def test_each_seed_has_its_own_stop_callback():
+    stop = EpochStopCallbackNoImprovement(patience=1)
+    space = {"learning_rate": [1e-3, 1e-2], "n_step": [1, 2]}
+    callbacks = TrainerCallbacks(epoch_stop_callback=stop)
+    found = sweep("CartPole-v1", space, num_seeds=2, callbacks=callbacks, **SETTINGS)
+    for row in found.rows():
+        own = TrainerCallbacks(epoch_stop_callback=EpochStopCallbackNoImprovement(patience=1))
+        settings = SETTINGS | {"learning_rate": row["learning_rate"], "n_step": row["n_step"]}
+        alone = jaxrl_cb.train("CartPole-v1", seed=row["seed"], callbacks=own, **settings)
+        assert (row["epoch"], row["ended"] == "stopped") == (alone.epoch, alone.stopped)
+
+
+def test_a_folder_has_the_plan_the_table_and_a_run_folder_for_each_group(tmp_path):
+    path = tmp_path / "sweep"
+    space = {"learning_rate": log_uniform(1e-4, 1e-2), "n_step": [1, 2]}
+    found = sweep("CartPole-v1", space, 4, num_seeds=2, run_dir=path, **SETTINGS)
+    groups = {f"group_{g}" for g in range(len(found.results))}
+    assert {entry.name for entry in path.iterdir()} == groups | {"sweep.json", "trials.csv"}
+    plan = json.loads((path / "sweep.json").read_text())
+    assert plan["space"]["learning_rate"] == {
+        "low": 1e-4,
+        "high": 1e-2,
+        "is_log": True,
+        "is_whole": False,
+    }
+    assert plan["trials"][1]["settings"] == found.trials[1].settings
+    rows = list(csv.DictReader(io.StringIO((path / "trials.csv").read_text())))
+    assert len(rows) == 8
+    for row, expected in zip(rows, found.rows(), strict=True):
+        assert row == {name: str(value) for name, value in expected.items()}
+    trial = found.trials[2]
+    policy = jaxrl_cb.load_policy(path / f"group_{trial.group}")
+    assert policy.num_seeds == 2 * sum(other.group == trial.group for other in found.trials)
+    with pytest.raises(RunFolderError, match="not an empty folder"):
+        sweep("CartPole-v1", space, 4, num_seeds=2, run_dir=path, **SETTINGS)
+
+
+class Fails(EpochTrainCallback):
+    """Raises in the group and the epoch that are named, as a killed process would end there."""
+
+    def __init__(self, num_members, epoch):
+        self.num_members, self.epoch = num_members, epoch
+
+    def callback(self, epoch, env_step, context):
+        if epoch == self.epoch and len(context.population.trials) == self.num_members:
+            raise RuntimeError("killed")
+
+    def state_dict(self):
+        return {}
+
+    def _tostring_excludes(self):
+        return ["num_members", "epoch"]
+
+
+@pytest.mark.parametrize(("num_members", "epoch"), [(4, 2), (2, 2), (2, 3), (4, 1)])
+def test_a_sweep_that_was_cut_off_goes_on_exactly(tmp_path, num_members, epoch):
+    space = {"n_step": [1, 1, 2], "learning_rate": [1e-3]}
+    options = {"num_seeds": 2, "checkpoint_every": 1}
+
+    def callbacks(*more):
+        return TrainerCallbacks([EpochTrainCallbackSuccessiveHalving(2, 2), *more])
+
+    whole = sweep("CartPole-v1", space, callbacks=callbacks(Never()), num_seeds=2, **SETTINGS)
+    path = tmp_path / "sweep"
+    cut = callbacks(Fails(num_members, epoch))
+    with pytest.raises(RuntimeError, match="killed"):
+        sweep("CartPole-v1", space, callbacks=cut, run_dir=path, **(options | SETTINGS))
+    resumed = sweep(
+        *("CartPole-v1", space),
+        callbacks=callbacks(Fails(num_members, -1)),
+        run_dir=path,
+        resume="must",
+        **(options | SETTINGS),
+    )
+    assert resumed.rows() == whole.rows()
+    for ours, theirs in zip(resumed.results, whole.results, strict=True):
+        for a, b in zip(ours.history, theirs.history, strict=True):
+            np.testing.assert_array_equal(a.returns, b.returns)
+
+
+class Never(EpochTrainCallback):
+    """Does nothing."""
+
+    def callback(self, epoch, env_step, context):
+        pass
+
+
+def test_only_the_same_sweep_goes_on_in_a_folder(tmp_path):
+    path, space = tmp_path / "sweep", {"learning_rate": [1e-3, 1e-2]}
+    with pytest.raises(RunFolderError, match="no sweep to resume"):
+        sweep("CartPole-v1", space, run_dir=path, resume="must", **SETTINGS)
+    sweep("CartPole-v1", space, run_dir=path, resume="auto", **SETTINGS)
+    other = {"learning_rate": [1e-3, 2e-2]}
+    with pytest.raises(CheckpointMismatchError, match="differs in space, trials"):
+        sweep("CartPole-v1", other, run_dir=path, resume="auto", **SETTINGS)
+    with pytest.raises(CheckpointMismatchError, match="num_seeds"):
+        sweep("CartPole-v1", space, num_seeds=2, run_dir=path, resume="auto", **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "error", "words"),
+    [
+        ({}, {}, ConfigTypeError, "expected a dict"),
+        ([1], {}, ConfigTypeError, "expected a dict"),
+        ({"learning_rte": [1.0]}, {}, ConfigError, "did you mean 'learning_rate'"),
+        ({"gamma": []}, {}, ConfigTypeError, "expected a list of values"),
+        ({"gamma": 0.9}, {}, ConfigTypeError, "expected a list of values"),
+        ({"gamma": uniform(0.9, 1.0)}, {}, ConfigError, "say num_trials"),
+        ({"seed": [1, 2]}, {}, ConfigError, "seed is the same for all trials"),
+        ({"max_epochs": [1, 2]}, {}, ConfigError, "max_epochs is the same"),
+        ({"gamma": [2.0]}, {}, ConfigError, "gamma"),
+        ({"gamma": [0.9]}, {"num_trials": 0}, ConfigError, "num_trials=0"),
+        ({"gamma": [0.9]}, {"num_seeds": 0}, ConfigError, "num_seeds=0"),
+        ({"gamma": [0.9]}, {"resume": "auto"}, ConfigError, "need a run_dir"),
+        ({"num_envs": [4, 512]}, {"epoch_num_steps": 512}, ConfigError, "buffer_size"),
+    ],
+)
+def test_what_cannot_be_swept(space, options, error, words):
+    with pytest.raises(error, match=words):
+        sweep("CartPole-v1", space, **(SETTINGS | options))
+
+
+def test_trials_of_different_lengths_are_refused():
+    with pytest.raises(ConfigError, match="trials would have epoch_num_steps of"):
+        sweep("CartPole-v1", {"num_envs": [4, 512]}, verbose=False)
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, 1.0), (math.nan, 1.0)])
+def test_distributions_have_ends(low, high):
+    with pytest.raises(ConfigError, match=r"high=|low="):
+        uniform(low, high)
+    with pytest.raises(ConfigError, match="low="):
+        log_uniform(0.0, 1.0)
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_anything_compiles(monkeypatch, compiles):
+    monkeypatch.setattr("jaxrl_cb.trainer.memory.available_bytes", lambda devices: 4_000_000)
+    compiles()
+    with pytest.raises(MemoryEstimateError, match="enough for"):
+        sweep("CartPole-v1", {"n_step": [1, 2]}, num_seeds=300, **SETTINGS)
+    assert compiles() == 0
+
+
+def test_lines_tell_how_it_goes(capsys):
+    sweep("CartPole-v1", {"n_step": [1, 2]}, num_seeds=2, **(SETTINGS | {"verbose": True}))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"epoch {epoch}" for epoch in range(4)]
+    assert "4/4 seeds run, best trial" in lines[-1]
