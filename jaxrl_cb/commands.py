@@ -260,7 +260,7 @@ def report(run_dirs: Positional[tuple[Path, ...]], output: Output = None) -> Non
     """Compare runs: statistics over seeds with intervals, plots, and one page of HTML with all.
 
     Args:
-        run_dirs: one run folder, or more.
+        run_dirs: one run folder, or more; of a sweep's folder, its best trials are shown.
         output: folder for report.html, scores.csv and the pictures; by default report.
     """
     from jaxrl_cb.report import write_report

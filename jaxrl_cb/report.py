@@ -13,11 +13,13 @@ import numpy as np
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, shown
 from jaxrl_cb.files import checked_path, parse_json, read_text, reading, writing
 from jaxrl_cb.plotting import Curve, comparison_axes, new_figure, read_curve
-from jaxrl_cb.run_folder import read_config
+from jaxrl_cb.run_folder import OUTCOME, read_config
 from jaxrl_cb.scores import Comparison, compare, last_of
 
 PAGE = "report.html"
 TABLE = "scores.csv"
+MOST_TRIALS = 10
+"""Of a sweep, that are shown."""
 
 
 class Run(NamedTuple):
@@ -49,14 +51,52 @@ def read_run(run_dir: Path, name: str) -> Run:
     return Run(name, algorithm, config.trainer.seed, config.flat(), versions, curve, outcome)
 
 
+def read_trials(sweep_dir: Path, name: str) -> list[Run]:
+    """The best trials of a sweep's folder as runs, at most `MOST_TRIALS`.
+
+    Raises:
+        RunFolderError: it is not one, or has no test of all groups yet.
+    """
+    plan, runs = _read(sweep_dir / "sweep.json"), list[Run]()
+    with reading(sweep_dir / "sweep.json"):
+        num_seeds, trials = plan["num_seeds"], plan["trials"]
+        groups = sorted({trial["group"] for trial in trials})
+    for group in groups:
+        whole = read_run(sweep_dir / f"group_{group}", "")
+        own = [trial for trial in trials if trial["group"] == group]
+        for place, trial in enumerate(own):
+            rows = slice(place * num_seeds, (place + 1) * num_seeds)
+            runs.append(_trial(whole, trial, rows, name))
+
+    def worth(run: Run) -> tuple[bool, float]:
+        mean = float(np.mean(run.scores))
+        return any(run.outcome.get("dropped", [])), np.inf if np.isnan(mean) else -mean
+
+    return sorted(runs, key=worth)[:MOST_TRIALS]
+
+
+def _trial(group: Run, trial: dict[str, Any], rows: slice, name: str) -> Run:
+    """A trial of a group, whose seeds are these of all."""
+    curve, settings = group.curve, group.settings | trial["settings"]
+    arrays = {field: getattr(curve, field)[:, rows] for field in ("mean", "std", "eps")}
+    outcome = {k: v[rows] for k, v in group.outcome.items() if k in OUTCOME}
+    settings["num_seeds"] = arrays["mean"].shape[1]
+    return group._replace(
+        name=f"{name}, trial {trial['index']}",
+        settings=settings,
+        curve=curve._replace(**arrays),
+        outcome=outcome,
+    )
+
+
 def write_report(run_dirs: Sequence[Path], output: Path) -> tuple[Path, dict[str, Comparison]]:
-    """Writes the report on one or more runs to a folder.
+    """Writes the report on one or more runs to a folder; of a sweep, on its best trials.
 
     Runs of different environments are told apart, as their returns cannot be compared. A seed's
     score is the mean return of its last test.
 
     Args:
-        run_dirs: run folders.
+        run_dirs: folders of runs and of sweeps.
         output: the folder; it gets ``report.html``, ``scores.csv`` and the pictures (SVG).
 
     Returns:
@@ -71,7 +111,15 @@ def write_report(run_dirs: Sequence[Path], output: Path) -> tuple[Path, dict[str
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output={shown(str(output))} is a file; a report is a folder")
     folders = [checked_path("run_dir", run_dir) for run_dir in run_dirs]
-    runs = [read_run(*pair) for pair in zip(folders, _names(folders), strict=True)]
+    runs = [
+        run
+        for folder, name in zip(folders, _names(folders), strict=True)
+        for run in (
+            read_trials(folder, name)
+            if (folder / "sweep.json").is_file()
+            else [read_run(folder, name)]
+        )
+    ]
     sections, found, pictures = [], {}, {}
     for number, env in enumerate(dict.fromkeys(run.curve.env for run in runs)):
         own = [run for run in runs if run.curve.env == env]

@@ -45,8 +45,14 @@ CONFIGS = {
         {"epoch_num_steps": 400, "buffer_size": 20_000, "normalize_obs": True, **SHORT},
         1,
     ),
+    "sweep": (
+        "CartPole-v1",
+        {"epoch_num_steps": 400, "buffer_size": 4_000, "num_seeds": 2, **SHORT}
+        | {"space": {"n_step": [1, 3], "learning_rate": [1e-3, 1e-2]}},
+        2,
+    ),
 }
-"""By name: environment, settings, and epochs between two checkpoints."""
+"""By name: environment, settings (of a sweep, with its space), epochs between two checkpoints."""
 EPOCHS = 40
 POINTS = {
     "before the manifest": ("open", "manifest.orbax-checkpoint-tmp/metadata", 3),
@@ -104,10 +110,14 @@ def child(name: str, run_dir: str) -> None:
 
     checkpointer.SECONDS = 0.5  # so that the clock's saves come often in a run of seconds
     env, settings, every = CONFIGS[name]
-    jaxrl_cb.train(
+    space = "space" in settings
+    halving = trainer.EpochTrainCallbackSuccessiveHalving(first_rung=9, factor=2)
+    train = jaxrl_cb.sweep if space else jaxrl_cb.train
+    train(
         env,
         callbacks=trainer.TrainerCallbacks(
-            epoch_train_callback=Records(), epoch_stop_callback=Stops()
+            epoch_train_callback=[Records(), *([halving] if space else [])],
+            epoch_stop_callback=Stops(),
         ),
         run_dir=run_dir,
         resume="auto",
@@ -139,7 +149,11 @@ def _kill_at(event: str, pattern: str, number: int) -> None:
 
 
 def fingerprint(run_dir: Path) -> dict[str, str]:
-    """SHA-256 of all that a finished run is, by name, without wall times."""
+    """SHA-256 of all that a finished run or sweep is, by name, without wall times."""
+    if (run_dir / "sweep.json").is_file():
+        parts = {name: _sha((run_dir / name).read_bytes()) for name in ("sweep.json", "trials.csv")}
+        groups = {group.name: fingerprint(group) for group in run_dir.glob("group_*")}
+        return parts | {f"{g}.{name}": v for g, own in groups.items() for name, v in own.items()}
     steps = [int(p.name) for p in (run_dir / "checkpoints").iterdir() if p.name.isdigit()]
     manifest = run_dir / "checkpoints" / str(max(steps)) / "manifest" / "metadata"
     body = json.loads(manifest.read_text())["body"]
@@ -237,7 +251,7 @@ class Campaign:
         self.finish(name, run_dir)
         different = differing(expected, fingerprint(run_dir))
         assert not different, f"{run_dir.name}: differs in {different}"
-        self.rejected += len(list((run_dir / "checkpoints").glob("rejected/*")))
+        self.rejected += len(list(run_dir.rglob("checkpoints/rejected/*")))
 
     def point(self, name: str, point: str, expected: dict[str, str]) -> None:
         """Kills a run at a named point, and compares what it becomes."""
@@ -266,7 +280,8 @@ def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
 
 
 def _phase(run_dir: Path) -> str:
-    """What a killed run was doing, by what it left."""
+    """What a killed run was doing, by what it left; of a sweep, what its first group was."""
+    run_dir = run_dir / "group_0" if (run_dir / "group_0").is_dir() else run_dir
     if not list(run_dir.glob("metrics.jsonl")):
         return "before it began"
     if list(run_dir.glob("checkpoints/*tmp")):

@@ -240,3 +240,24 @@ def test_ctrl_c_keeps_what_was_done_and_exits_130(tmp_path):
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert len(rows) >= 3
     assert cli("evaluate", folder, "--episodes", 2).returncode == 0
+
+
+def test_a_sweep_and_a_report_on_it(tmp_path):
+    varied = ["--vary", "learning_rate=1e-3,1e-2", "n_step=1,2", "--halving", "1", "2"]
+    arguments = ["--max-epochs", 2, "--num-seeds", 2, "--run-dir", tmp_path / "sweep"]
+    done = cli("sweep", "CartPole-v1", *TINY, *varied, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2: 4/8 seeds run" in done.stdout
+    assert "4 trials of 2 seeds" in done.stdout
+    table = (tmp_path / "sweep" / "trials.csv").read_text().splitlines()
+    assert len(table) == 9
+    assert sum(",dropped," in row for row in table) == 4
+    groups = [tmp_path / "sweep" / f"group_{number}" for number in range(2)]
+    done = cli("report", *groups, "-o", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert "P(group_0 > group_1)" in done.stdout
+    assert (tmp_path / "report" / "report.html").is_file()
+    for wrong, words in ((["--vary", "learning_rte=1"], "did you mean"), ([], "needs something")):
+        done = cli("sweep", "CartPole-v1", *wrong)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert words in done.stderr

@@ -148,6 +148,25 @@ def test_runs_of_the_same_name_are_called_by_their_paths(runs, tmp_path):
     }
 
 
+def test_of_a_sweep_the_best_trials_are_shown(tmp_path, monkeypatch):
+    space = {"learning_rate": [1e-3, 1e-2], "n_step": [1, 2]}
+    path = tmp_path / "sweep"
+    found = jaxrl_cb.sweep("CartPole-v1", space, num_seeds=2, run_dir=path, **SETTINGS)
+    monkeypatch.setattr("jaxrl_cb.report.MOST_TRIALS", 3)
+    page, comparisons = write_report([path], tmp_path / "report")
+    names = [f"sweep, trial {index}" for index in found.ranking[:3]]
+    summaries = comparisons["CartPole-v1"].summaries
+    assert list(summaries) == names
+    for name, index in zip(names, found.ranking, strict=False):
+        assert summaries[name].mean.value == pytest.approx(found.scores(index).mean())
+    differences = Page(page.read_text()).tables[3]
+    assert differences[0][1:] == names
+    rows = {row[0]: row[1:] for row in differences[1:]}
+    expected = [str(found.trials[index].settings["n_step"]) for index in found.ranking[:3]]
+    assert rows.get("n_step", expected) == expected
+    assert set(rows) <= {"learning_rate", "n_step"}
+
+
 def test_wrong_folders(runs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="it is not the folder of a run"):

@@ -18,7 +18,7 @@ from jaxrl_cb.errors import (
     MemoryEstimateError,
     RunFolderError,
 )
-from jaxrl_cb.space import draw_trials
+from jaxrl_cb.space import draw_trials, parse_space, space_from_json
 from jaxrl_cb.trainer import (
     EpochStopCallbackNoImprovement,
     EpochTrainCallback,
@@ -274,3 +274,42 @@ def test_lines_tell_how_it_goes(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"epoch {epoch}" for epoch in range(4)]
     assert "4/4 seeds run, best trial" in lines[-1]
+
+
+def test_spaces_on_the_command_line_and_in_files():
+    texts = ["learning_rate=log_uniform(1e-4, 1e-2)", "n_step=1,3", "double=true,False"]
+    texts += ["network = mlp, cnn", "hidden_sizes=[64],[128,128]", "gamma=uniform(0.9,1)"]
+    space = {
+        "learning_rate": log_uniform(1e-4, 1e-2),
+        "n_step": [1, 3],
+        "double": [True, False],
+        "network": ["mlp", "cnn"],
+        "hidden_sizes": [[64], [128, 128]],
+        "gamma": uniform(0.9, 1),
+    }
+    assert parse_space(texts) == space
+    file = {"learning_rate": {"log_uniform": [1e-4, 1e-2]}, "n_step": [1, 3]}
+    assert space_from_json(file) == {name: space[name] for name in ("learning_rate", "n_step")}
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["gamma"], "'gamma' is no setting and its values"),
+        (["gamma="], "is no setting and its values"),
+        (["=1"], "is no setting and its values"),
+        (["gamma=0.9", "gamma=0.8"], "again"),
+        (["gamma=uniform(0.9)"], "is no distribution"),
+        (["gamma=uniform(0.9,x)"], "high="),
+    ],
+)
+def test_what_is_no_space(texts, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_space(texts)
+
+
+def test_files_that_are_no_space():
+    with pytest.raises(ConfigTypeError, match="expected an object"):
+        space_from_json([1])
+    with pytest.raises(ConfigError, match="is no distribution"):
+        space_from_json({"gamma": {"normal": [0, 1]}})

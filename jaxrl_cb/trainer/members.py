@@ -7,6 +7,7 @@ stops. On an accelerator all seeds are one group under `vmap`.
 """
 
 import copy as copylib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,16 @@ from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTre
 
 LOCKSTEP = ("num_updates", "update_credit")
 """Scalars of the state (beside the replay's own) that running seeds have in common."""
+
+
+def narrowed(width: int, num_running: int) -> int:
+    """The width for so many seeds that run: halved as often as they fit, and 2 at least.
+
+    (A group of one would run another program, whose numbers may differ.)
+    """
+    while width > 2 and num_running <= -(-width // 2):
+        width = -(-width // 2)
+    return width
 
 
 class Start(NamedTuple):
@@ -101,12 +112,16 @@ class Members:
         self._axes = learner.state_axes()
         self._small_axes = self._axes.replace(buffer=None, rollout=None)
         self._parked: dict[int, TrainState] = {}
-        self.groups = []
-        width = num_seeds if vectorized else 1
-        devices = jax.local_devices()
-        for first in range(0, num_seeds, width):
+        self._width = num_seeds if vectorized else 1
+        self._chunk_lengths = chunk_lengths
+        self._make_groups()
+
+    def _make_groups(self) -> None:
+        """Groups of all seeds, without states."""
+        self.groups, width, devices = [], self._width, jax.local_devices()
+        for first in range(0, self.num_seeds, width):
             device = devices[first % len(devices)]
-            plan = ProgramPlan(width, chunk_lengths, num_test_episodes, device)
+            plan = ProgramPlan(width, self._chunk_lengths, self._num_test_episodes, device)
             self.groups.append(Group(tuple(range(first, first + width)), plan))
 
     def init(self, starts: Sequence[Start]) -> None:
@@ -115,7 +130,8 @@ class Members:
             seeds, *values = zip(*(starts[index] for index in group.indices), strict=True)
             values = [jax.tree.map(lambda *each: np.stack(each), *own) for own in values]
             inputs = jax.device_put((np.array(seeds, np.uint32), *values), group.plan.device)
-            group.state = self.programs(group).init(*inputs)
+            programs: Any = self.programs(group)
+            group.state = programs.init(*inputs)
 
     def compile(self) -> None:
         """Compiles what is not compiled yet."""
@@ -127,6 +143,38 @@ class Members:
         if group.programs is None:
             group.programs = compile_programs(self._learner, group.plan)
         return group.programs
+
+    def compact(self, pays: Callable[[int, int], bool]) -> None:
+        """Puts seeds that run into narrower groups, where many of their group have stopped.
+
+        Args:
+            pays: whether it is worth while, given the old width and the new one, for which programs
+                may have to be compiled.
+        """
+        if self._width <= 2:
+            return
+        for position, group in enumerate(self.groups):
+            width, live = group.plan.width, [i for i in group.indices if i in self.running]
+            narrow = narrowed(width, len(live))
+            if live and narrow < width and pays(width, narrow):
+                self.groups[position] = self._narrow(group, live, narrow)
+
+    def widen(self) -> None:
+        """Makes groups as wide as at the beginning again; their states are to be restored."""
+        if any(group.plan.width < self._width for group in self.groups):
+            self._make_groups()
+
+    def _narrow(self, group: Group, live: list[int], width: int) -> Group:
+        """The seeds of a group that run, and as many others of it as the width wants."""
+        stopped = [i for i in group.indices if i not in live]
+        kept = tuple(sorted([*live, *stopped[: width - len(live)]]))
+        plan = dataclasses.replace(group.plan, width=width)
+        new = Group(kept, plan)
+        new.programs = compile_programs(self._learner, plan, with_init=False)
+        state = leaves.rows(group.state, self._axes, [group.indices.index(i) for i in kept])
+        group.state = None  # its memory is free for the new one
+        new.state = leaves.put(state, plan.device)
+        return new
 
     def run_chunk(self, length: int) -> ChunkMetrics:
         """Runs `length` vector steps of every running seed; returns its metrics as NumPy arrays.
@@ -223,9 +271,12 @@ class Members:
 
     def params_of(self, index: int) -> PyTree:
         """A copy of a seed's parameters as NumPy arrays, with a leading [1]."""
-        group, parked = self._group(index), self._parked.get(index)
-        row = group.indices.index(index) if parked is None else 0
-        params = (group.as_set if parked is None else parked).params
+        parked, row = self._parked.get(index), 0
+        if parked is None:
+            group = self._group(index)
+            row, params = group.indices.index(index), group.as_set.params
+        else:
+            params = parked.params
         return jax.tree.map(lambda x: x[row : row + 1].copy(), jax.device_get(params))
 
     def held(self, *, copy: bool) -> "Members":
@@ -332,7 +383,10 @@ class Members:
             lockstep scalars of each seed [S], in which stopped seeds differ from those that run.
         """
         state = self.state(tuple(range(self.num_seeds)))
-        each = [self._parked.get(i, self._group(i).state) for i in range(self.num_seeds)]
+        each = [
+            self._parked[i] if i in self._parked else self._group(i).state
+            for i in range(self.num_seeds)
+        ]
         lockstep = {name: np.array([getattr(s, name) for s in each]) for name in LOCKSTEP}
         return leaves.to_host(state, into) if copy else state, lockstep
 
@@ -373,6 +427,8 @@ class Members:
 
     def _exactly(self, indices: Sequence[int]) -> Group | None:
         """The group of just these seeds, none of them parked."""
+        if indices[0] in self._parked:
+            return None
         whole = self._group(indices[0])
         is_whole = whole.indices == tuple(indices) and not set(indices) & set(self._parked)
         return whole if is_whole else None

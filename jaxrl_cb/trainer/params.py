@@ -29,6 +29,8 @@ class TrainerParams:
         num_seeds: S, independent runs trained together; at most 10,000.
         vectorize_seeds: whether all seeds run in one batched program. None: yes on accelerators, no
             on CPU, where one after another is faster, and each is bit for bit the run alone.
+        compact_seeds: whether seeds that still run get narrower programs when half of a batched
+            program's seeds have stopped. None: when that saves more time than compiling takes.
         chunk_num_steps: environment steps of one compiled call at most; the epoch is cut up evenly.
         on_nan: what NaN or infinity in a loss, a reward, an observation or a parameter does, found
             at the end of a compiled call: "stop" ends that seed and warns, "raise" raises
@@ -43,6 +45,7 @@ class TrainerParams:
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     num_seeds: Annotated[int, Range(1, 10_000)] = 1
     vectorize_seeds: bool | None = None
+    compact_seeds: bool | None = None
     chunk_num_steps: Annotated[int, Range(1)] = 1_000_000
     on_nan: Annotated[str, Choice(ON_NAN)] = "stop"
     debug: bool = False

@@ -64,12 +64,13 @@ class Programs(NamedTuple):
     """Compiled functions; per-seed leaves carry a leading [W].
 
     Attributes:
-        init: ``init(seed, hyperparams, epsilon) -> TrainState``.
+        init: ``init(seed, hyperparams, epsilon) -> TrainState``; None where states come from
+            elsewhere.
         chunks: by length.
         evaluate: ``evaluate(params, epsilon, test_key, phase [W, 2]) -> Evaluation``.
     """
 
-    init: Callable[..., TrainState]
+    init: Callable[..., TrainState] | None
     chunks: dict[int, Chunk]
     evaluate: Callable[..., Any]
 
@@ -90,18 +91,20 @@ def over_seeds(function: Callable, width: int, in_axes: Any, out_axes: Any) -> C
     return single
 
 
-def compile_programs(learner: ReplayLearner, plan: ProgramPlan) -> Programs:
+def compile_programs(
+    learner: ReplayLearner, plan: ProgramPlan, *, with_init: bool = True
+) -> Programs:
     """Compiles what a run needs, in parallel, but for what equal learners needed before."""
     where = (learner, plan.width, plan.device)
     # What is traced soonest comes first: it compiles while the others are traced.
-    init = _init_program(*where)
+    init = _init_program(*where) if with_init else None
     chunks = {length: _chunk_program(*where, length) for length in plan.chunk_lengths}
     evaluate = _evaluate_program(*where, plan.num_test_episodes)
     with ThreadPoolExecutor() as pool:
-        for program in (init, *chunks.values(), evaluate):
+        for program in (*([init] if init else []), *chunks.values(), evaluate):
             program.begin(pool)
     return Programs(
-        init=init.compiled(),
+        init=init.compiled() if init else None,
         chunks={length: Chunk(program.compiled()) for length, program in chunks.items()},
         evaluate=evaluate.compiled(),
     )

@@ -42,6 +42,9 @@ from jaxrl_cb.trainer.snapshot import Snapshot
 from jaxrl_cb.trainer.warm_start import fitting_params
 from jaxrl_cb.types import ChunkMetrics, Evaluation, PyTree
 
+COMPILE_SECONDS = 5.0
+"""That compiling programs is thought to take, where it has not been seen to take longer."""
+
 
 class Trainer:
     """Trains a learner, epoch by epoch, with callbacks.
@@ -228,9 +231,24 @@ class Trainer:
         if not progress.running:
             progress.epoch -= 1
             return None
+        with self._timed_compile():
+            self._members.compact(self._pays)
         started = time.perf_counter()
         metrics = [self._run_chunk(length) for length in self._chunks if progress.running]
         return metrics, time.perf_counter() - started
+
+    def _pays(self, width: int, narrow: int) -> bool:
+        """Whether narrower programs save more time than compiling them takes.
+
+        It is assumed to take as long as compiling did so far, at least `COMPILE_SECONDS`, and a
+        step to take as long as there are seeds.
+        """
+        if self.params.compact_seeds is not None:
+            return self.params.compact_seeds
+        progress, last = self.progress, self.progress.history[-1]
+        epochs = self.params.max_epochs - progress.epoch + 1
+        saved = epochs * (last.train_seconds + last.test_seconds) * (1 - narrow / width)
+        return saved > max(progress.seconds["compile"], COMPILE_SECONDS)
 
     def _drop(self, seeds: Sequence[int]) -> None:
         for index in seeds:
@@ -352,6 +370,7 @@ class Trainer:
         self._untested, self._unasked = None, []
         self._warned = set()
         self.progress = snapshot.progress.copy()
+        self._members.widen()
         if not self.is_finished:
             self._compile()
         self._members.restore(snapshot.state, snapshot.lockstep, self.progress.running)
