@@ -121,7 +121,8 @@ def _settings(arguments: list[str]) -> Any:
         text = _documented(GROUPS[group], name)
         argument = tyro.conf.arg(help=text, help_behavior_hint=hint)
         kinds[name] = Annotated[field.type, argument]
-    del kinds["env_kwargs"]  # a dict cannot be left out of a TypedDict: train has it itself
+    for name in ("env_kwargs", "env_params"):  # a dict cannot be left out of a TypedDict
+        del kinds[name]  # the commands have it themselves
     typed_dict: Any = TypedDict
     return Annotated[typed_dict("Settings", kinds, total=False), tyro.conf.arg(name="")]
 

@@ -26,6 +26,7 @@ def train(
     config: Path | None = None,
     warm_start: Path | None = None,
     env_kwargs: dict[str, int | float | bool | str] = {},  # noqa: B006, never written to
+    env_params: dict[str, float] = {},  # noqa: B006
 ) -> None:
     """Train a policy; any setting can be given as a flag.
 
@@ -47,11 +48,12 @@ def train(
         warm_start: folder of a run whose best policy training begins with.
         env_kwargs: parameters or constructor arguments of the environment, for example
             max_steps_in_episode 200.
+        env_params: parameters of it that are fractions, kept in the state.
     """
     from jaxrl_cb.run_folder import read_settings
 
     named = read_settings(config) if config else {}
-    named |= settings | ({"env_kwargs": env_kwargs} if env_kwargs else {})
+    named |= settings | _given(env_kwargs=env_kwargs, env_params=env_params)
     if run_dir is None:
         if resume != "never":
             raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
@@ -74,6 +76,7 @@ def sweep(
     stop_at: str = "never",
     halving: tuple[int, int] | None = None,
     env_kwargs: dict[str, int | float | bool | str] = {},  # noqa: B006, never written to
+    env_params: dict[str, float] = {},  # noqa: B006
 ) -> None:
     """Train many settings with several seeds each, together; any other setting is a flag.
 
@@ -93,6 +96,8 @@ def sweep(
         halving: epochs to the first decision and a factor, for example 2 3: of all trials the best
             third goes on after 2 epochs, a third of those after 6, and so on.
         env_kwargs: parameters or constructor arguments of the environment.
+        env_params: parameters of it that are fractions, kept in the state; --vary takes
+            env_params.gravity=9.8,12.
     """
     from jaxrl_cb.display import sweep_table
     from jaxrl_cb.files import parse_json, read_text, reading
@@ -107,7 +112,7 @@ def sweep(
             varied = space_from_json(parse_json(read_text(space))) | varied
     if not varied:
         raise ConfigError("sweep needs something to try: --vary learning_rate=1e-3,1e-2 or --space")
-    named: dict[str, Any] = {**settings, **({"env_kwargs": env_kwargs} if env_kwargs else {})}
+    named: dict[str, Any] = settings | _given(env_kwargs=env_kwargs, env_params=env_params)
     if run_dir is None:
         if resume != "never":
             raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
@@ -353,8 +358,13 @@ def _load(run_dir: Path, which: str) -> tuple[str, Any, Any, int]:
             "the run's environment was an object, which the command line cannot make again; in "
             "Python there are jaxrl_cb.evaluate and jaxrl_cb.rendering.render_gif"
         )
-    environment = make(env, config.env.env_kwargs)
+    environment = make(env, config.env.env_kwargs | config.env.env_params)
     return env, environment, load_policy(run_dir, which), config.trainer.seed
+
+
+def _given(**named: Any) -> dict[str, Any]:
+    """Those that are not empty."""
+    return {name: value for name, value in named.items() if value}
 
 
 def _stop_callbacks(stop_at: str, env: str, env_kwargs: Any) -> Any:

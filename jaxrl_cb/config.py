@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -94,16 +94,26 @@ class EnvConfig:
     Attributes:
         env_kwargs: parameters or constructor arguments of an environment given by its id, for
             example ``max_steps_in_episode 200``.
+        env_params: parameters of it that are fractions, for example ``gravity 12.0``, kept as
+            numbers in the state: a sweep tries others, and callbacks set them, with the same
+            compiled program.
     """
 
     env_kwargs: dict[str, int | float | bool | str] = dataclasses.field(default_factory=dict)
+    env_params: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if not isinstance(self.env_kwargs, Mapping):
-            raise ConfigTypeError(
-                f"env_kwargs={shown(self.env_kwargs)} is {kind(self.env_kwargs)}; expected a dict, "
-                "for example {'max_steps_in_episode': 200}"
-            )
+        examples = {
+            "env_kwargs": "{'max_steps_in_episode': 200}",
+            "env_params": "{'gravity': 12.0}",
+        }
+        for name, example in examples.items():
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                raise ConfigTypeError(
+                    f"{name}={shown(value)} is {kind(value)}; expected a dict, for example "
+                    f"{example}"
+                )
         for name in self.env_kwargs:
             if looks_secret(str(name)):
                 raise ConfigError(
@@ -183,7 +193,7 @@ def suggestion(name: str) -> str:
     return f" (did you mean {known!r}?)" if known else did_you_mean(name, FIELDS)
 
 
-def check_names(named: Mapping[str, Any]) -> None:
+def check_names(named: Iterable[str]) -> None:
     """Raises ConfigError for a name that is not a setting, with the nearest one."""
     for name in named:
         if name not in FIELDS:

@@ -99,7 +99,7 @@ def train(
     if run_dir is None and (resume != "never" or checkpoint_every is not None):
         raise ConfigError("resume and checkpoint_every need a run_dir, where checkpoints are")
     folder = RunFolder(run_dir, resume) if run_dir is not None else None
-    environment = make(env, settings.env.env_kwargs)
+    environment = make(env, settings.env.env_kwargs, settings.env.env_params)
     learner = settings.build_learner(environment)
     loggers = [x for x in (folder, logger) if x is not None]
     logger = LoggerList(loggers) if len(loggers) > 1 else [*loggers, NullLogger()][0]

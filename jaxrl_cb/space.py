@@ -17,6 +17,10 @@ SHARED = ("seed", "num_seeds", "max_epochs", "epoch_num_steps", "num_test_episod
 """Settings that all trials have in common, as they are trained together."""
 
 
+DICTS = ("env_params.", "env_kwargs.")
+"""What names of a space begin with that are entries of a setting which is a dict."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Distribution:
     """Where random search draws a setting from; see `uniform` and `log_uniform`."""
@@ -65,11 +69,12 @@ def draw_trials(
         seed: of random draws.
     """
     if not isinstance(space, Mapping) or not space:
+        what = "empty" if space == {} else kind(space)
         raise ConfigTypeError(
-            f"space={shown(space)} is {kind(space)}; expected a dict of values by setting, for "
-            "example {'learning_rate': log_uniform(1e-4, 1e-2), 'n_step': [1, 3]}"
+            f"space={shown(space)} is {what}; expected a dict of values by setting, for example "
+            "{'learning_rate': log_uniform(1e-4, 1e-2), 'n_step': [1, 3]}"
         )
-    check_names(space)
+    check_names([name.partition(".")[0] if name.startswith(DICTS) else name for name in space])
     for name, values in space.items():
         if name in SHARED:
             raise ConfigError(f"space: {name} is the same for all trials; give it beside the space")
@@ -94,6 +99,16 @@ def draw_trials(
 
 
 KINDS = {"uniform": uniform, "log_uniform": log_uniform}
+
+
+def together(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a trial: those that all have, and its own."""
+    settings = dict(shared)
+    for name, value in own.items():
+        outer, dot, entry = name.partition(".")
+        is_entry = dot and name.startswith(DICTS)
+        settings[outer] = {**settings.get(outer, {}), entry: value} if is_entry else value
+    return settings
 
 
 def parse_space(texts: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from jaxrl_cb.learners import ReplayLearner
 from jaxrl_cb.run_files import replace
 from jaxrl_cb.run_folder import RunFolder, finite
 from jaxrl_cb.signals import SignalGuard
-from jaxrl_cb.space import SHARED, draw_trials, in_json
+from jaxrl_cb.space import SHARED, draw_trials, in_json, together
 from jaxrl_cb.sweep_result import SweepResult, Trial, as_csv
 from jaxrl_cb.trainer import NullLogger, Population, Trainer, TrainerCallbacks
 from jaxrl_cb.trainer.checkpointer import RESUME, Checkpointer
@@ -53,6 +53,7 @@ def sweep(
     run_dir: Any = None,
     resume: str = "never",
     checkpoint_every: int | None = None,
+    trials_at_once: int | None = None,
     verbose: bool = True,
     **config: Any,
 ) -> SweepResult:
@@ -64,7 +65,7 @@ def sweep(
     Args:
         env: what `train` takes.
         space: by name of a setting, a list of values or a `Distribution` (`uniform`,
-            `log_uniform`).
+            `log_uniform`); ``env_params.gravity`` and ``env_kwargs.x`` name an entry of these.
         num_trials: of them drawn at random; None takes every combination of lists (a grid).
         num_seeds: of each trial: ``seed``, ``seed + 1``, ...
         algorithm: "dqn".
@@ -76,17 +77,21 @@ def sweep(
             group; None writes nothing.
         resume: see `train`; a sweep that was killed goes on as if it had not been.
         checkpoint_every: see `train`.
+        trials_at_once: that are trained together; the others come after them, in waves, each of
+            which begins when the one before has ended and its replays are gone. Callbacks compare
+            the trials of a wave. None: all of them.
         verbose: whether to print a line for each epoch.
         **config: settings that all trials have.
 
     Raises:
         ConfigError: a name that is no setting, or that all trials must have in common; a space
             that is empty or endless; settings that cannot work.
-        MemoryEstimateError: all of it needs more memory than there is.
+        MemoryEstimateError: all of it needs more memory than there is, with what would fit.
     """
     check_int("num_seeds", num_seeds, 1)
-    if num_trials is not None:
-        check_int("num_trials", num_trials, 1)
+    for name, value in {"num_trials": num_trials, "trials_at_once": trials_at_once}.items():
+        if value is not None:
+            check_int(name, value, 1)
     check_choice("resume", resume, RESUME)
     check_bool("verbose", verbose)
     if run_dir is None and (resume != "never" or checkpoint_every is not None):
@@ -94,16 +99,26 @@ def sweep(
     drawn = draw_trials(space, num_trials, seed)
     env_id = env if isinstance(env, str) else None
     shared = {"seed": seed, **config}
-    configs = [resolve(env_id, algorithm, shared | own) for own in drawn]
+    configs = [resolve(env_id, algorithm, together(shared, own)) for own in drawn]
     _check_shared(configs)
-    groups = _grouped(env, configs, num_seeds)
+    size = trials_at_once or len(drawn)
+    waves = [
+        [
+            _Run(group, num_seeds, callbacks)
+            for group in _grouped(
+                env, configs, range(first, min(first + size, len(drawn))), num_seeds
+            )
+        ]
+        for first in range(0, len(drawn), size)
+    ]
+    for wave in waves:
+        Population.join([run.trainer.population for run in wave])
+    _check_memory(waves, num_seeds)
+    runs = [run for wave in waves for run in wave]
     trials = [
-        Trial(index, settings, next(g for g, own in enumerate(groups) if index in own.trials))
+        Trial(index, settings, next(g for g, run in enumerate(runs) if index in run.group.trials))
         for index, settings in enumerate(drawn)
     ]
-    runs = [_Run(group, num_seeds, callbacks) for group in groups]
-    Population.join([run.trainer.population for run in runs])
-    _check_memory(runs)
     folder = None if run_dir is None else checked_path("run_dir", run_dir)
     plan = {
         "env": env_id,
@@ -112,20 +127,30 @@ def sweep(
         "space": {name: in_json(values) for name, values in space.items()},
         "trials": [dataclasses.asdict(trial) for trial in trials],
         "shared": config,
+        "trials_at_once": trials_at_once,
     }
     plan = json.loads(json.dumps(finite(plan)))
-    with _opened(folder, plan, resume), contextlib.ExitStack() as stack:
-        for number, run in enumerate(runs):
-            stack.callback(run.close)
-            if folder:
-                run.open(folder / f"group_{number}", env_id, algorithm, resume, checkpoint_every)
 
-        def result() -> SweepResult:
-            found = [run.trainer.result(copy=False) for run in runs]
-            return SweepResult(trials, found, num_seeds, seed)
+    def result() -> SweepResult:
+        """Of the groups that have begun, which are the first ones."""
+        begun = [run for run in runs if run.epoch >= 0]
+        found = [run.trainer.result(copy=False) for run in begun]
+        own = [trial for trial in trials if trial.group < len(begun)]
+        return SweepResult(own, found, num_seeds, seed)
 
-        _train(runs, verbose, folder, result)
-        return result()
+    _open(folder, plan, resume)
+    for wave in waves:
+        with contextlib.ExitStack() as stack:
+            for run in wave:
+                stack.callback(run.close)
+                if folder:
+                    path = folder / f"group_{runs.index(run)}"
+                    run.open(path, env_id, algorithm, resume, checkpoint_every)
+            if not _train(wave, verbose, folder, result):
+                break
+            for run in wave if len(waves) > 1 else []:
+                run.trainer.release()
+    return result()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +163,13 @@ class _Group:
     starts: list[Start]  # of all their seeds
 
 
-def _grouped(env: Any, configs: Sequence[Config], num_seeds: int) -> list[_Group]:
+def _grouped(
+    env: Any, configs: Sequence[Config], trials: Sequence[int], num_seeds: int
+) -> list[_Group]:
     groups: dict[ReplayLearner, _Group] = {}
-    for index, config in enumerate(configs):
-        learner = config.build_learner(make(env, config.env.env_kwargs))
+    for index in trials:
+        config = configs[index]
+        learner = config.build_learner(make(env, config.env.env_kwargs, config.env.env_params))
         group = groups.setdefault(learner, _Group(learner, config, [], []))
         values = learner.initial_values(config.trainer.total_env_steps)
         first = config.trainer.seed
@@ -228,8 +256,11 @@ def _train(
     verbose: bool,
     folder: Path | None,
     result: Callable[[], SweepResult],
-) -> None:
-    """Trains all groups, the one that is furthest behind first, and keeps what they came to."""
+) -> bool:
+    """Trains all groups, the one that is furthest behind first, and keeps what they came to.
+
+    False where Ctrl-C ended it in a notebook.
+    """
     in_notebook = hasattr(builtins, "get_ipython")
 
     def keep() -> None:
@@ -253,6 +284,7 @@ def _train(
         keep()
     if signals.received and not in_notebook:
         raise signals.error(f"resume='auto' goes on with it in {folder}" if folder else "")
+    return not signals.received
 
 
 def _run_all(runs: Sequence[_Run], verbose: bool, signals: SignalGuard) -> None:
@@ -291,22 +323,26 @@ def _check_shared(configs: Sequence[Config]) -> None:
             )
 
 
-def _check_memory(runs: Sequence[_Run]) -> None:
-    """Raises MemoryEstimateError unless all groups fit together."""
-    estimates = [run.trainer.memory_estimate() for run in runs]
-    total, available = sum(each.total for each in estimates), estimates[0].available
-    if available is not None and total > available:
-        members = sum(run.trainer.params.num_seeds for run in runs)
-        fit = int(members * available / total)
+def _check_memory(waves: Sequence[Sequence[_Run]], num_seeds: int) -> None:
+    """Raises MemoryEstimateError unless all groups of each wave fit together."""
+    for runs in waves:
+        estimates = [run.trainer.memory_estimate() for run in runs]
+        total, available = sum(each.total for each in estimates), estimates[0].available
+        if available is None or total <= available:
+            continue
+        trials = sum(len(run.group.trials) for run in runs)
+        fit = int(trials * available / total)
+        way = (
+            f"train them in waves, trials_at_once={fit}, or lower" if fit else "lower num_seeds or"
+        )
         raise MemoryEstimateError(
-            f"the sweep needs {in_words(total)} for {members} seeds of all trials, of which "
-            f"{in_words(available)} are there, enough for {fit}; lower num_trials, num_seeds or "
-            "buffer_size"
+            f"{trials} trials of {num_seeds} seeds need {in_words(total)} together, "
+            f"{in_words(total // (trials * num_seeds))} a seed; {in_words(available)} are there, "
+            f"enough for {fit} trials; {way} buffer_size"
         )
 
 
-@contextlib.contextmanager
-def _opened(folder: Path | None, plan: dict[str, Any], resume: str) -> Iterator[None]:
+def _open(folder: Path | None, plan: dict[str, Any], resume: str) -> None:
     """Writes the plan of a sweep to its folder, or checks that it is the one that is there."""
     if folder is not None:
         file = folder / FILE
@@ -333,7 +369,6 @@ def _opened(folder: Path | None, plan: dict[str, Any], resume: str) -> Iterator[
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = json.dumps(plan, indent=2) + "\n"
             replace(file, lambda path: path.write_text(text))
-    yield
 
 
 def _write_table(folder: Path, result: SweepResult) -> None:

@@ -78,6 +78,7 @@ class Hyperparams(struct.PyTreeNode):
     gamma: Any  # [] float32 in [0, 1]
     tau: Any  # [] float32 in (0, 1], step of the target network; 1 copies
     schedule_updates: Any  # [] int32, gradient steps until the learning-rate schedule ends
+    env_params: Any = struct.field(default_factory=dict)  # by name [] float32, of the environment
 
 
 class Rollout(struct.PyTreeNode):

@@ -58,6 +58,11 @@ def train(env="CartPole-v1", *arguments, **settings):
     return jaxrl_cb.train(env, *arguments, **(sizes | settings))
 
 
+def sweep(space, *arguments, **settings):
+    """`jaxrl_cb.sweep` with small sizes, in case that something wrong is taken."""
+    return jaxrl_cb.sweep("CartPole-v1", space, *arguments, **(SMALL | settings))
+
+
 class NoReset:
     def step(self, *_):
         raise NotImplementedError
@@ -232,6 +237,8 @@ class World:
             **{"Trainer": trainer.Trainer, "TrainerCallbacks": TrainerCallbacks},
             **{"ReplayLearner": ReplayLearner, "DQN": DQN, "MLP": MLP, "render": render_gif},
             **{"load_policy": jaxrl_cb.load_policy, "evaluate": jaxrl_cb.evaluate},
+            **{"sweep": sweep, "compare": jaxrl_cb.compare, "uniform": jaxrl_cb.uniform},
+            **{"log_uniform": jaxrl_cb.log_uniform, "trainer": trainer},
             **{"check_environment": jaxrl_cb.check_environment, "plot_run": plotting.plot_run},
             "plot_comparison": plotting.plot_comparison,
             **{name: getattr(envs, name) for name in ("sticky_actions", "action_repeat")},

@@ -49,6 +49,8 @@ def plausible(name):
         return SIZES
     if name == "env_kwargs":
         return KWARGS
+    if name == "env_params":
+        return st.dictionaries(st.sampled_from(["gravity", "length", "tau"]), st.floats(-9, 9))
     text = str(field.type)
     if "bool" in text:
         return st.booleans()
@@ -79,7 +81,7 @@ accepted, messages = [], []
 def check_random_settings(named, env):
     try:
         config = resolve(env, "dqn", named)
-        environment = make("CartPole-v1", config.env.env_kwargs)
+        environment = make("CartPole-v1", config.env.env_kwargs, config.env.env_params)
         trainer = Trainer(config.build_learner(environment), config.trainer)
     except ConfigError as error:
         messages.append(str(error))

@@ -261,12 +261,55 @@ def test_distributions_have_ends(low, high):
         log_uniform(0.0, 1.0)
 
 
-def test_what_does_not_fit_into_memory_is_refused_before_anything_compiles(monkeypatch, compiles):
-    monkeypatch.setattr("jaxrl_cb.trainer.memory.available_bytes", lambda devices: 4_000_000)
+def test_what_does_not_fit_into_memory_is_refused_or_trained_in_waves(monkeypatch, compiles):
+    space = {"n_step": [1, 2], "gamma": [0.9, 0.95, 0.99]}
+    whole = sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
     compiles()
-    with pytest.raises(MemoryEstimateError, match="enough for"):
-        sweep("CartPole-v1", {"n_step": [1, 2]}, num_seeds=300, **SETTINGS)
+    needed = sum(_estimate(space, num_seeds=2))
+    monkeypatch.setattr("jaxrl_cb.trainer.memory.available_bytes", lambda devices: needed * 2 // 5)
+    with pytest.raises(MemoryEstimateError, match=r"a seed; .* enough for 2 trials; .*_once=2"):
+        sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
     assert compiles() == 0
+    found = sweep("CartPole-v1", space, num_seeds=2, trials_at_once=2, **SETTINGS)
+    assert found.rows() == whole.rows()
+    assert [trial.group for trial in found.trials] == [0, 0, 1, 2, 3, 3]
+    assert all(result.state.buffer is None for result in found.results)
+
+
+def _estimate(space, num_seeds):
+    from jaxrl_cb import sweeps
+    from jaxrl_cb.config import resolve
+
+    own = {name: value for name, value in SETTINGS.items() if name != "verbose"}
+    configs = [resolve("CartPole-v1", "dqn", own | t) for t in draw_trials(space, None)]
+    for group in sweeps._grouped("CartPole-v1", configs, range(len(configs)), num_seeds):
+        yield sweeps._Run(group, num_seeds, None).trainer.memory_estimate().total
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_waves_go_on_exactly(tmp_path, epoch):
+    space, options = {"n_step": [1, 2]}, {"num_seeds": 2, "checkpoint_every": 1}
+    options |= {"trials_at_once": 1, "run_dir": tmp_path / "sweep"}
+    whole = sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
+
+    class FailsLate(Fails):
+        """In the second wave only."""
+
+        def callback(self, epoch, env_step, context):
+            if context.population.trials[0] == 1:
+                super().callback(epoch, env_step, context)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        sweep(
+            "CartPole-v1",
+            space,
+            callbacks=TrainerCallbacks(FailsLate(2, epoch)),
+            **options,
+            **SETTINGS,
+        )
+    again = TrainerCallbacks(FailsLate(2, -1))
+    found = sweep("CartPole-v1", space, callbacks=again, resume="auto", **options, **SETTINGS)
+    assert found.rows() == whole.rows()
 
 
 def test_lines_tell_how_it_goes(capsys):

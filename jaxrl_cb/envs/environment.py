@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -65,13 +65,31 @@ class Environment:
         reset: ``reset(key) -> (state, obs)``; the key is consumed.
         step: ``step(key_step, key_reset, state, action) -> EnvStep``; resets with the second key
             when the episode has ended. Both keys are consumed.
-        cache_key: what compiled programs are found by. It must determine `reset` and `step`.
+        cache_key: what compiled programs are found by. It must determine `reset` and `step`, but
+            for the values of `env_params`.
+        env_params: parameters that may differ from seed to seed and change between two epochs, and
+            their values here.
+        bind: gives the environment with other values of them, which may be traced.
     """
 
     spec: EnvSpec
     reset: Callable[[Array], tuple[PyTree, Array]]
     step: Callable[[Array, Array, PyTree, Array], EnvStep]
     cache_key: Hashable
+    env_params: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    bind: Callable[[Mapping[str, Any]], "Environment"] | None = None
+
+    def with_params(self, values: Mapping[str, Any]) -> "Environment":
+        """The environment with these values of its `env_params`; itself where it has none."""
+        return self.bind(values) if self.bind else self
+
+    @property
+    def fixed(self) -> "Environment":
+        """The same, not equal to what has other values of its `env_params`."""
+        if not self.env_params:
+            return self
+        key = (self.cache_key, tuple(sorted(self.env_params.items())))
+        return Environment(self.spec, self.reset, self.step, key)
 
     def reset_all(self, keys: Array) -> tuple[PyTree, Array]:
         """`reset` of E environments: keys are [E]."""

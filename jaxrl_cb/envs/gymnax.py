@@ -11,7 +11,7 @@ import importlib
 import inspect
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -53,18 +53,22 @@ BINARY = frozenset(
 NEEDS_DOWNLOAD = {"MNISTBandit-bsuite": "it downloads a data set when it is made"}
 
 
-def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
+def from_id(
+    env_id: str, env_kwargs: dict[str, Any], env_params: dict[str, float] | None = None
+) -> Environment:
     """Makes a registered gymnax environment.
 
     Args:
         env_id: for example "CartPole-v1".
         env_kwargs: fields of its parameters (``max_steps_in_episode=200``) or arguments of its
             constructor.
+        env_params: numbers among its parameters that are no constants of compiled programs.
 
     Raises:
         UnknownEnvError: no such id, with the nearest one.
         UnsupportedEnvError: it needs a download, or its actions are not discrete.
-        ConfigError: a key of `env_kwargs` is neither a parameter nor an argument.
+        ConfigError: a key of `env_kwargs` is neither a parameter nor an argument, or one of
+            `env_params` is no parameter that is a fraction.
     """
     gymnax = import_gymnax()
     registry = importlib.import_module("gymnax.registration")._registry
@@ -102,9 +106,35 @@ def from_id(env_id: str, env_kwargs: dict[str, Any]) -> Environment:
     params = params.replace(**new)
     constructed = tuple(sorted((k, repr(v)) for k, v in env_kwargs.items() if k in arguments))
     maker = ByIdentity(registry[env_id])
-    key = ("gymnax", env_id, maker, constructed, tree_values(params))
+    env_params = _checked_params(env_id, env_params or {}, params)
+    anything = params.replace(**dict.fromkeys(env_params, 0.0))
+    key = ("gymnax", env_id, maker, constructed, tree_values(anything), tuple(sorted(env_params)))
     with _blamed_on(env_id, env_kwargs):
-        return _adapted(_Made(key, env_id, env, params))
+        if not env_params:
+            return _adapted(_Made(key, env_id, env, params))
+        threshold = gymnasium_threshold(env_id)
+
+        def bind(values: Mapping[str, Any]) -> Environment:
+            live = params.replace(**values)
+            return _adapt(env, params, env_id, threshold, key, live)
+
+        return dataclasses.replace(bind(env_params), env_params=env_params, bind=bind)
+
+
+def _checked_params(env_id: str, given: dict[str, Any], params: Any) -> dict[str, float]:
+    """`env_params`, each of which has to be one of the parameters that are fractions."""
+    fields = [field.name for field in dataclasses.fields(params)]
+    known = [name for name in fields if isinstance(getattr(params, name), float)]
+    known = [name for name in known if name != "max_steps_in_episode"]
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigError(
+                f"env_params: {env_id} has no parameter {shown(name)} that is a fraction"
+                f"{did_you_mean(str(name), known)}. It has {', '.join(known) or 'none'}; others "
+                "can be given as env_kwargs"
+            )
+        check_float(f"env_params: {name}", value, -math.inf)
+    return {name: float(given[name]) for name in sorted(given)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +257,9 @@ def gymnasium_threshold(env_id: str) -> float | None:
     return registry[env_id].reward_threshold if env_id in registry else None
 
 
-def _adapt(env, params, env_id, threshold, key) -> Environment:
+def _adapt(env, params, env_id, threshold, key, live=None) -> Environment:
+    """The environment; `live` are its parameters where some of their values may be traced."""
+    live = params if live is None else live
     with default_promotion():
         num_actions = getattr(env.action_space(params), "n", None)
     if num_actions is None:
@@ -240,18 +272,18 @@ def _adapt(env, params, env_id, threshold, key) -> Environment:
 
     def reset(key):
         with default_promotion():
-            obs, state = env.reset(key, params)
+            obs, state = env.reset(key, live)
         return state, encoded(obs)
 
     def raw_step(key, state, action):
         with default_promotion():
-            obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
-            truncated = env.is_truncated(state, params)
+            obs, state, reward, terminated, _ = env.step_env(key, state, action, live)
+            truncated = env.is_truncated(state, live)
         return state, encoded(obs), reward, terminated, truncated
 
     def own_step(key_step, key_reset, state, action):
         with default_promotion():
-            result = env.step(key_step, state, action, params)
+            result = env.step(key_step, state, action, live)
         count = len(result) if isinstance(result, tuple | list) else 1
         if count != 6 or "final_observation" not in result[5]:
             raise UnsupportedEnvError(

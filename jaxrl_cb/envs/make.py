@@ -8,22 +8,31 @@ from jaxrl_cb.envs.gymnax import from_id, from_object
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
 
 
-def make(env: Any, env_kwargs: Mapping[str, Any] | None = None) -> Environment:
+def make(
+    env: Any,
+    env_kwargs: Mapping[str, Any] | None = None,
+    env_params: Mapping[str, float] | None = None,
+) -> Environment:
     """Makes an environment.
 
     Args:
         env: a gymnax id, a gymnax environment (its default parameters are taken), a pair
             ``(env, params)``, or an `Environment` (see `functional`).
         env_kwargs: parameters or constructor arguments; only with an id.
+        env_params: parameters that are no constants of compiled programs; only with an id.
 
     Raises:
         UnknownEnvError, UnsupportedEnvError, ConfigError, ConfigTypeError: with the way out.
     """
     if not isinstance(env_kwargs, Mapping | None):
         raise ConfigTypeError(f"env_kwargs={shown(env_kwargs)} is {kind(env_kwargs)}, not a dict")
+    if not isinstance(env_params, Mapping | None):
+        raise ConfigTypeError(f"env_params={shown(env_params)} is {kind(env_params)}, not a dict")
     env_kwargs = dict(env_kwargs or {})
     if isinstance(env, str):
-        return from_id(env, env_kwargs)
+        return from_id(env, env_kwargs, dict(env_params or {}))
+    if env_params:
+        raise ConfigError("env_params goes with an environment id; pass (env, params) instead")
     if env_kwargs:
         raise ConfigError("env_kwargs goes with an environment id; pass (env, params) instead")
     if isinstance(env, Environment):

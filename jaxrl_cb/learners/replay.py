@@ -122,6 +122,7 @@ class ReplayLearner:
             gamma=np.float32(self.target.gamma),
             tau=np.float32(self.target.tau),
             schedule_updates=np.int32(min(updates, 2**31 - 1)),
+            env_params={n: np.float32(v) for n, v in self.environment.env_params.items()},
         )
         return hyperparams, self.exploration.initial(total_env_steps)
 
@@ -136,7 +137,8 @@ class ReplayLearner:
         key, test_key = jax.random.split(jax.random.key(seed))
         k = words_per_key(key)
         key, params_words, reset_words = draw(key, (k,), (self.num_envs, k))
-        env_state, obs = self.environment.reset_all(as_key(reset_words, like=key))
+        environment = self.environment.with_params(hyperparams.env_params)
+        env_state, obs = environment.reset_all(as_key(reset_words, like=key))
         params = self.algorithm.init(as_key(params_words, like=key), obs[0])
         zeros = jnp.zeros((self.num_envs,), jnp.float32)
         state = TrainState(
@@ -181,7 +183,14 @@ class ReplayLearner:
         return state, metrics._replace(loss_sum=losses.sum, first_bad_update=losses.first_bad)
 
     def evaluate(
-        self, params: PyTree, epsilon: Array, test_key: Array, phase: Array, num_episodes: int
+        self,
+        params: PyTree,
+        epsilon: Array,
+        test_key: Array,
+        phase: Array,
+        env_params: PyTree,
+        *,
+        num_episodes: int,
     ) -> Evaluation:
         """Tests the policy on keys of its own, which no training key depends on.
 
@@ -190,11 +199,13 @@ class ReplayLearner:
             epsilon: [] probability of a random action.
             test_key: [] `TrainState.test_key`.
             phase: [2] uint32, the epoch and the number of the evaluation within it.
+            env_params: `Hyperparams.env_params`.
             num_episodes: N, complete episodes, one per environment.
         """
         key = jax.random.fold_in(jax.random.fold_in(test_key, phase[0]), phase[1])
         q_values = batched_q(self.algorithm, params)
-        return evaluation.evaluate(self.environment, q_values, epsilon, key, num_episodes)
+        environment = self.environment.with_params(env_params)
+        return evaluation.evaluate(environment, q_values, epsilon, key, num_episodes)
 
     def _optimizer(self) -> optax.GradientTransformation:
         return self.transformation or self.optimizer.transformation()
@@ -224,7 +235,7 @@ class ReplayLearner:
     ) -> tuple[TrainState, ChunkMetrics]:
         """Acts once in every environment and stores what happened."""
         rollout, experience, return_sum, num_episodes = act(
-            self.environment,
+            self.environment.with_params(state.hyperparams.env_params),
             q_values,
             state.rollout,
             epsilon=epsilon,

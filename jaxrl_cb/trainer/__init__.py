@@ -16,6 +16,10 @@ from jaxrl_cb.trainer.dqn_callbacks import (
     EpochTrainCallbackDQNEpsLinearDecay,
     EpochTrainCallbackDQNSetEps,
 )
+from jaxrl_cb.trainer.env_callbacks import (
+    EpochTestCallbackSetEnvParams,
+    EpochTrainCallbackCurriculum,
+)
 from jaxrl_cb.trainer.history import EpochRecord
 from jaxrl_cb.trainer.loggers import Logger, LoggerList, MemoryLogger, NullLogger
 from jaxrl_cb.trainer.memory import MemoryEstimate
@@ -53,7 +57,9 @@ __all__ = [
     "EpochTestCallback",
     "EpochTestCallbackDQNSetEps",
     "EpochTestCallbackFunction",
+    "EpochTestCallbackSetEnvParams",
     "EpochTrainCallback",
+    "EpochTrainCallbackCurriculum",
     "EpochTrainCallbackDQNEpsExponentialDecay",
     "EpochTrainCallbackDQNEpsLinearDecay",
     "EpochTrainCallbackDQNEpsPiecewise",

@@ -27,7 +27,7 @@ def play(
     check_int("seed", seed, 0, 2**32 - 1)
     check_float("epsilon", epsilon, 0, 1)
     check_fits(policy, environment.spec)
-    program = _program(policy.algorithm, environment, episodes)
+    program = _program(policy.algorithm, environment.fixed, episodes)
     params, arguments = (
         jax.tree.map(np.asarray, policy.params),
         (np.uint32(seed), np.float32(epsilon)),

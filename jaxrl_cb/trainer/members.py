@@ -234,7 +234,8 @@ class Members:
         for group in self._running_groups(indices):
             state, phase = group.as_set, phases[list(group.indices)].astype(np.uint32)
             inputs = (state.params, state.epsilon.inference, state.test_key)
-            results.append(self.programs(group).evaluate(*inputs, phase))
+            env_params = state.hyperparams.env_params
+            results.append(self.programs(group).evaluate(*inputs, phase, env_params))
         return lambda: self._gather(results, indices) if results else self._not_tested()
 
     def num_nonfinite(self) -> np.ndarray:
@@ -367,6 +368,11 @@ class Members:
             position = group.indices.index(index)
             small = leaves.rows(leaves.copied(small), self._small_axes, [position])
         self._parked[index] = small
+
+    def release(self) -> None:
+        """Lets go of replay and rollout of all seeds."""
+        for group in self.groups:
+            group.state = group.as_set.replace(buffer=None, rollout=None)
 
     def snapshot(
         self, into: TrainState | None = None, *, copy: bool = True

@@ -275,6 +275,35 @@ class TrainingPolicy(Policy):
         value = self._checked("learning_rate", learning_rate, MAX_FLOAT)
         self._set("hyperparams", "learning_rate", value)
 
+    @property
+    def env_params(self) -> dict[str, float | np.ndarray]:
+        """The environment's parameters that are in the state: a float each, or [S]."""
+        own = self._small.hyperparams.env_params
+        return {name: self._unbatched(np.asarray(value)) for name, value in own.items()}
+
+    def set_env_params(self, **values: Any) -> None:
+        """Sets parameters of the environment that are in the state (`env_params`), from now on.
+
+        Episodes that are running go on with the new ones, and tests are played with them, until
+        they are set again.
+
+        Args:
+            **values: numbers, or arrays of one for each seed.
+
+        Raises:
+            CallbackValueError: a name that is not among those of the run's `env_params`.
+        """
+        old = self._small.hyperparams.env_params
+        for name, value in values.items():
+            if name not in old:
+                raise CallbackValueError(
+                    f"env_params of the run have no {shown(name)}; they have "
+                    f"{', '.join(old) or 'none'} (say env_params={{{name!r}: ...}} to train)"
+                )
+            values[name] = self._checked(f"env_params: {name}", value, MAX_FLOAT, low=-MAX_FLOAT)
+        new = {name: values.get(name, np.asarray(own)) for name, own in old.items()}
+        self._set("hyperparams", "env_params", new)
+
     def copy_learned(self, source: int, target: int) -> None:
         """Gives a running seed both networks and the optimiser of another one.
 
@@ -298,9 +327,11 @@ class TrainingPolicy(Policy):
     def _unbatched(self, values: np.ndarray) -> float | np.ndarray:
         return float(values[0]) if self.num_seeds == 1 else values
 
-    def _checked(self, name: str, value: Any, high: float, *, whole: bool = False) -> np.ndarray:
+    def _checked(
+        self, name: str, value: Any, high: float, *, low: float = 0.0, whole: bool = False
+    ) -> np.ndarray:
         is_plain = type(value) is float or (type(value) is int and value < 2**62)
-        if is_plain and 0 <= value <= high and (not whole or value == int(value)):
+        if is_plain and low <= value <= high and (not whole or value == int(value)):
             return np.asarray(value)  # an epoch of milliseconds feels what the rest takes
         try:
             array = np.asarray(value)
@@ -317,9 +348,10 @@ class TrainingPolicy(Policy):
             fits = np.False_
         else:  # float16 could not be compared with the largest float32
             exact = array.astype(np.float64)
-            fits = (exact >= 0) & (exact <= high) & (not whole or np.floor(exact) == exact)
+            fits = (exact >= low) & (exact <= high) & (not whole or np.floor(exact) == exact)
         if not np.all(fits):
             limits = "whole and 0 or more" if whole else f"in [0, {high:g}]"
             limits = "finite and 0 or more" if high == MAX_FLOAT else limits
+            limits = "finite" if low < 0 else limits
             raise CallbackValueError(f"{name}={shown(value)} is out of range; it must be {limits}")
         return array

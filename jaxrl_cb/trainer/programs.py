@@ -67,7 +67,7 @@ class Programs(NamedTuple):
         init: ``init(seed, hyperparams, epsilon) -> TrainState``; None where states come from
             elsewhere.
         chunks: by length.
-        evaluate: ``evaluate(params, epsilon, test_key, phase [W, 2]) -> Evaluation``.
+        evaluate: ``evaluate(params, epsilon, test_key, phase [W, 2], env_params) -> Evaluation``.
     """
 
     init: Callable[..., TrainState] | None
@@ -169,10 +169,11 @@ def _chunk_program(learner: ReplayLearner, width: int, device: Any, length: int)
 @functools.lru_cache(maxsize=32)
 def _evaluate_program(learner: ReplayLearner, width: int, device: Any, num: int) -> _Program:
     one = functools.partial(_traced_once(learner)[0].evaluate, num_episodes=num)
-    evaluate = over_seeds(one, width, (0, 0, 0, 0), 0)
+    evaluate = over_seeds(one, width, (0, 0, 0, 0, 0), 0)
     state = _abstract_state(learner, width, device)
     phase = _abstract(np.zeros(2, np.uint32), device, width)
-    inputs = (state.params, state.epsilon.inference, state.test_key, phase)
+    env_params = state.hyperparams.env_params
+    inputs = (state.params, state.epsilon.inference, state.test_key, phase, env_params)
     return _Program(jax.jit(evaluate), inputs, _options(learner, device))
 
 

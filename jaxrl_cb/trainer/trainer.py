@@ -330,6 +330,10 @@ class Trainer:
         members = self._members.held(copy=copy and not self.is_finished)
         return make_result(self.progress, self.learner, members, self._hooks.stop_callbacks())
 
+    def release(self) -> None:
+        """Gives the memory of replay and environments back; the run cannot go on after it."""
+        self._members.release()
+
     def result_of(self, snapshot: Snapshot) -> TrainResult:
         """The result that a snapshot is of, without the stop callbacks."""
         return make_result(snapshot.progress, self.learner, self._members, [], snapshot.state)
