@@ -4,7 +4,8 @@ The seeds are trained together with the confirmed stop, then without it, so that
 epochs as it would where stopped seeds go on computing; then some of them as runs of their own, as
 many processes at a time as there are cores, with the command line's cache of programs, which the
 first of them fills (it is not counted). Of some seeds it is checked that they are, alone, bit for
-bit what they are among the others, and stop at the same epoch.
+bit what they are among the others, and stop at the same epoch. With ``--patience`` the stop is
+another one, which counts the tests of its own seed.
 
     python benchmarks/seeds.py --seeds 256 --json benchmarks/results/seeds.json
 """
@@ -26,6 +27,7 @@ import jaxrl_cb
 from jaxrl_cb.machine import use_all_cores
 from jaxrl_cb.trainer import (
     EpochStopCallbackConfirmedRewardThreshold,
+    EpochStopCallbackNoImprovement,
     TrainerCallbacks,
     TrainResult,
 )
@@ -34,10 +36,12 @@ from jaxrl_cb.versions import versions
 
 def trained(arguments: argparse.Namespace, *, stops: bool, **settings: Any) -> TrainResult:
     """A run of these seeds, with or without the stop."""
-    stop = EpochStopCallbackConfirmedRewardThreshold() if stops else None
+    patience = arguments.patience
+    stop = EpochStopCallbackConfirmedRewardThreshold()
+    stop = EpochStopCallbackNoImprovement(patience) if patience else stop
     return jaxrl_cb.train(
         arguments.env,
-        callbacks=TrainerCallbacks(epoch_stop_callback=stop),
+        callbacks=TrainerCallbacks(epoch_stop_callback=stop if stops else None),
         max_epochs=arguments.max_epochs,
         verbose=False,
         **settings,
@@ -96,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=256)
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--max-epochs", type=int, default=15)
+    parser.add_argument("--patience", type=int, help="stop after so many tests without a new best")
     parser.add_argument("--alone", type=int, default=8, help="seeds that are run alone as well")
     parser.add_argument("--separate", type=int, default=16, help="runs in processes of their own")
     parser.add_argument("--json", type=Path)

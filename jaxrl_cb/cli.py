@@ -152,9 +152,9 @@ def _one_line(text: str) -> str:
     near = re.search(r"Perhaps you meant:\s+(--[\w-]+)", rest)
     if near:
         return f"{words} (did you mean {near.group(1)}?)"
-    known = re.search(r"Available subcommands: (.*)", rest)
+    known = re.search(r"Available subcommands: (.*?)(?:\n\n|\Z)", rest, re.S)
     if known:
-        return f"{words}; there are {known.group(1)}"
+        return f"{words}; there are {' '.join(known.group(1).split())}"
     flag = re.search(r"--([\w-]+)", words)
     other = OTHER_NAMES.get(flag.group(1).replace("-", "_")) if flag else None
     return words + (

@@ -152,8 +152,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' own names, or whole paths where those are not different."""
     short = [folder.resolve().name for folder in folders]
     names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"a run was given twice: {shown(sorted(names))}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"run_dirs names {shown(twice[0])} twice; leave one out")
     return names
 
 

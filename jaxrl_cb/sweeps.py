@@ -269,21 +269,30 @@ def _train(
         if folder and all(run.epoch >= 0 for run in runs):
             _write_table(folder, result())
 
-    with SignalGuard(lambda: False) as signals:
+    savers = [run.saver for run in runs if run.saver]
+    where = f"resume='auto' (--resume auto) goes on with it in {folder}" if folder else ""
+
+    def may_drop() -> bool:
+        return bool(savers) and all(saver.is_current for saver in savers) and not in_notebook
+
+    with SignalGuard(may_drop) as signals:
         try:
             _run_all(runs, verbose, signals)
-            for run in runs:
-                if run.saver:
-                    run.saver.finish()
+            for saver in savers:
+                saver.finish()
         except BaseException as error:
-            savers = [run.saver for run in runs if run.saver]
-            for step in [*(saver.wait for saver in savers), keep]:
-                for words in tried(step):
-                    error.add_note(words)
+            is_dropped = getattr(error, "is_dropped", False)
+            steps = [] if signals.is_at_once else [saver.wait for saver in savers]
+            steps += [] if is_dropped else [keep]  # the states of what was dropped are used up
+            notes = [words for step in steps for words in tried(step)]
+            if is_dropped:
+                raise signals.error("; ".join([*notes, where]), is_dropped=True) from None
+            for words in notes:
+                error.add_note(words)
             raise
         keep()
     if signals.received and not in_notebook:
-        raise signals.error(f"resume='auto' goes on with it in {folder}" if folder else "")
+        raise signals.error(where)
     return not signals.received
 
 
@@ -294,8 +303,11 @@ def _run_all(runs: Sequence[_Run], verbose: bool, signals: SignalGuard) -> None:
         started = time.monotonic()
         with signals.epoch():
             run.step()
+        seconds = time.monotonic() - started if run.epoch else 0.0  # the first one compiled
+        if run.epoch:
+            signals.epoch_ended(seconds)
         if run.saver:
-            run.saver.after_epoch(time.monotonic() - started)
+            run.saver.after_epoch(seconds)
         done = min(
             (own.epoch for own in runs if not own.is_finished),
             default=max(own.epoch for own in runs),

@@ -629,7 +629,7 @@ COMMANDS = [
     Command("report", "report needs a run folder"),
     Command("report nowhere", "no metrics.jsonl"),
     Command("report {run} -o {file}", "is a file; a report is a folder"),
-    Command("report {run} {run}", "a run was given twice"),
+    Command("report {run} {run}", "twice; leave one out"),
     Command("resume", "the run folder", True),
     Command("resume nowhere", "no run to resume (no config.json)"),
     Command("resume {file}", "no run to resume (no config.json)"),

@@ -166,8 +166,8 @@ MUTANTS = [
     Mutant(
         "gymnax environments found by name, without their parameters",
         "envs/gymnax.py",
-        'key = ("gymnax", env_id, maker, constructed, tree_values(params))',
-        'key = ("gymnax", env_id)',
+        ", tree_values(anything), tuple(sorted(env_params)))",
+        ")",
         "test_trainer.py other_parameters_of_an_environment",
     ),
     Mutant(
@@ -750,6 +750,34 @@ MUTANTS = [
         "picks = random.integers(num_seeds, size=(size, num_seeds, num_tasks))",
         "picks = random.integers(num_seeds, size=(size, num_seeds, 1))",
         "test_scores.py rliable",
+    ),
+    Mutant(
+        "tests are played with the first parameters of the environment",
+        "learners/replay.py",
+        "environment = self.environment.with_params(env_params)",
+        "environment = self.environment",
+        "test_env_params.py own_values",
+    ),
+    Mutant(
+        "training is done with the first parameters of the environment",
+        "learners/replay.py",
+        "self.environment.with_params(state.hyperparams.env_params),",
+        "self.environment.fixed,",
+        "test_env_params.py training_of",
+    ),
+    Mutant(
+        "narrowing takes the first seeds of a group",
+        "trainer/members.py",
+        "[group.indices.index(i) for i in kept]",
+        "list(range(width))",
+        "test_compaction.py moves_states",
+    ),
+    Mutant(
+        "waves compare trials of one seed in the place of all",
+        "sweeps.py",
+        "members = [trial for trial in group.trials for _ in range(num_seeds)]",
+        "members = list(range(len(group.trials) * num_seeds))",
+        "test_sweep.py halving",
     ),
 ]
 

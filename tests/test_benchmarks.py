@@ -158,3 +158,23 @@ def test_a_seed_that_never_solves_counts_as_infinitely_long():
     assert (found["held"], found["num_runs"], found["total"]) == (2, 5, 9.0)
     assert found["first_seconds"] == float("inf")
     assert time_to_solve.medians(runs[:3])["first_seconds"] == 7.0
+
+
+@pytest.mark.slow
+def test_many_seeds_are_compared_with_those_that_do_not_stop(tmp_path):
+    sizes = ["--seeds", "2", "--max-epochs", "2", "--alone", "1", "--separate", "0"]
+    _, found = run(tmp_path, "seeds.py", *sizes)
+    stopping, whole = found["rows"]
+    assert (whole["seed_epochs"], whole["stopped"]) == (4, 0)
+    assert stopping["seed_epochs"] <= 4
+    assert found["equal"] == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_with_halving_is_compared_with_the_whole(tmp_path):
+    sizes = ["--trials", "2", "--seeds", "1", "--max-epochs", "2", "--first-rung", "1"]
+    _, found = run(tmp_path, "halving.py", *sizes, "--factor", "2", "--fresh", "1")
+    halving, whole = found["rows"]
+    assert (halving["seed_epochs"], whole["seed_epochs"]) == (3, 4)
+    assert halving["best"] in (0, 1)
+    assert halving["fresh_score"] > 0

@@ -183,7 +183,7 @@ def test_config_of_another_run_gives_the_same_run(run, tmp_path):
         (["render", "/nowhere"], "config.json"),
         (["train", "CartPole-v1", "--warm-start", "/nowhere"], "config.json"),
         (["evaluate", "/nowhere", "--which", "first"], "best"),
-        (["watch"], "there are train, resume, evaluate, plot"),
+        (["watch"], "there are train, sweep, resume, evaluate, plot"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, words, tmp_path):

@@ -50,8 +50,9 @@ def test_an_environment_has_the_values_that_it_is_given():
     env, params = gymnax.make("CartPole-v1")  # and as gymnax itself does it
     params = params.replace(gravity=15.0, length=0.8)
     key = jax.random.split(jax.random.key(3), 30)[0]
-    _, state = env.reset(jax.random.key(0), params)
-    theirs, *_ = env.step_env(key, state, 0, params)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        _, state = env.reset(jax.random.key(0), params)
+        theirs, *_ = env.step_env(key, state, 0, params)
     np.testing.assert_allclose(trajectory(varied)[1], theirs, rtol=1e-6)
 
 
@@ -187,3 +188,14 @@ def test_wrong_callbacks():
 
     with pytest.raises(CallbackValueError, match="have no 'length'; they have gravity"):
         train(TrainerCallbacks(sets), env_params={"gravity": 1.0})
+
+
+def test_training_of_seeds_without_force_does_not_depend_on_actions():
+    """A force of zero: whatever is done, episodes of training have the lengths of the start."""
+    logger = MemoryLogger()
+    settings = {"max_epochs": 1, "epoch_num_steps": 400, "logger": logger}
+    train(env_params={"force_mag": 0.0}, **settings)
+    train(env_params={"force_mag": 0.0}, epsilon_start=0.0, learning_rate=1e-1, **settings)
+    train(env_params={"force_mag": 10.0}, **settings)
+    returns = [data["train/return_mean"] for _, _, data in logger.rows if data["epoch"] == 1]
+    assert returns[0] == returns[1] != returns[2]

@@ -173,7 +173,7 @@ def test_wrong_folders(runs, tmp_path):
         write_report([tmp_path], tmp_path / "report")
     with pytest.raises(ConfigError, match="is a file"):
         write_report(runs, tmp_path / "file")
-    with pytest.raises(ConfigError, match="twice"):
+    with pytest.raises(ConfigError, match="twice; leave one out"):
         write_report([runs[0], runs[0]], tmp_path / "report")
     with pytest.raises(ConfigTypeError, match="list of run folders"):
         write_report([], tmp_path / "report")

@@ -266,9 +266,11 @@ def test_what_does_not_fit_into_memory_is_refused_or_trained_in_waves(monkeypatc
     whole = sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
     compiles()
     needed = sum(_estimate(space, num_seeds=2))
-    monkeypatch.setattr("jaxrl_cb.trainer.memory.available_bytes", lambda devices: needed * 2 // 5)
-    with pytest.raises(MemoryEstimateError, match=r"a seed; .* enough for 2 trials; .*_once=2"):
-        sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
+    limit = needed * 2 // 5
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxrl_cb.trainer.memory.available_bytes", lambda devices: limit)
+        with pytest.raises(MemoryEstimateError, match=r"a seed; .* for 2 trials; .*_once=2"):
+            sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
     assert compiles() == 0
     found = sweep("CartPole-v1", space, num_seeds=2, trials_at_once=2, **SETTINGS)
     assert found.rows() == whole.rows()

@@ -102,7 +102,7 @@ class TrainingContext:
         """
         if self.drop_fn is None:
             raise JaxrlError("seeds can be dropped by train callbacks only")
-        self.drop_fn([seeds] if isinstance(seeds, int) else seeds)
+        self.drop_fn(seeds if isinstance(seeds, Sequence | np.ndarray) else [seeds])
 
     def evaluate(self, episodes: int) -> np.ndarray:
         """Tests the policy again, on keys that no test has used; nothing is recorded.

@@ -91,9 +91,9 @@ class Progress:
 
     def show_position(self, context: TrainingContext, views: list[TrainingContext]) -> None:
         """Brings the contexts up to date where no test has been done since they were."""
+        running = self.running
         for each in (context, *views):
-            each.epoch, each.env_step = self.epoch, self.env_step
-            each.running = self.running
+            each.epoch, each.env_step, each.running = self.epoch, self.env_step, running
 
     def show(self, context: TrainingContext, views: list[TrainingContext]) -> None:
         """Brings the contexts up to date."""

@@ -223,16 +223,16 @@ class Trainer:
         self.context.drop_fn = self._drop
         try:
             self._hooks.on_train(progress.epoch, progress.env_step)
+            with self._timed_compile():
+                self._members.compact(self._pays)
         except BaseException:
-            progress.epoch -= 1  # nothing has happened in it yet
+            progress.epoch -= 1  # nothing has been trained in it yet
             raise
         finally:
             self.context.drop_fn = None
         if not progress.running:
             progress.epoch -= 1
             return None
-        with self._timed_compile():
-            self._members.compact(self._pays)
         started = time.perf_counter()
         metrics = [self._run_chunk(length) for length in self._chunks if progress.running]
         return metrics, time.perf_counter() - started
