@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 import jaxrl_cb
-from jaxrl_cb.envs import make
+from jaxrl_cb.envs import make, sticky_actions
 from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, ConfigError, ConfigTypeError
 from jaxrl_cb.trainer import (
     EpochTestCallbackSetEnvParams,
@@ -199,3 +199,13 @@ def test_training_of_seeds_without_force_does_not_depend_on_actions():
     train(env_params={"force_mag": 10.0}, **settings)
     returns = [data["train/return_mean"] for _, _, data in logger.rows if data["epoch"] == 1]
     assert returns[0] == returns[1] != returns[2]
+
+
+def test_wrapped_environments_differ_by_the_values():
+    """A wrapper passes no parameters on: those inside are constants of its programs."""
+    one, other, again = (
+        sticky_actions(make("CartPole-v1", {}, {"gravity": value})) for value in (9.8, 30.0, 9.8)
+    )
+    assert one.env_params == {}
+    assert one != other
+    assert one == again

@@ -206,7 +206,7 @@ def _wrapped(
     name: str, env: Environment, reset: Any, step: Any, settings: Any, **changes: Any
 ) -> Environment:
     spec = dataclasses.replace(env.spec, id=f"{name}({env.spec.id})", **changes)
-    return checked(spec, reset, step, (name, settings, env.cache_key))
+    return checked(spec, reset, step, (name, settings, env.fixed.cache_key))
 
 
 def _ended(result: EnvStep) -> Array:
