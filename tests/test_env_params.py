@@ -9,7 +9,14 @@ import pytest
 import tiny
 
 import jaxrl_cb
-from jaxrl_cb.envs import make, sticky_actions
+from jaxrl_cb.envs import (
+    action_repeat,
+    clip_reward,
+    frame_stack,
+    make,
+    sticky_actions,
+    time_limit,
+)
 from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, ConfigError, ConfigTypeError
 from jaxrl_cb.trainer import (
     EpochTestCallbackSetEnvParams,
@@ -29,14 +36,21 @@ def train(callbacks=None, **settings):
 
 def trajectory(environment, steps=30):
     """Observations under the same keys and actions."""
-    keys = jax.random.split(jax.random.key(3), steps)
-    state, obs = environment.reset(jax.random.key(0))
-    found = [obs]
-    for number, key in enumerate(keys):
-        result = environment.step(key, key, state, np.int32(number % 2))
-        state = result.state
-        found.append(result.final_obs)
-    return np.stack(found)
+
+    @jax.jit
+    def played():
+        state, obs = environment.reset(jax.random.key(0))
+
+        def step(state, inputs):
+            key, action = inputs
+            result = environment.step(key, key, state, action)
+            return result.state, result.final_obs
+
+        inputs = jax.random.split(jax.random.key(3), steps), np.arange(steps, dtype=np.int32) % 2
+        return obs, jax.lax.scan(step, state, inputs)[1]
+
+    first, rest = played()
+    return np.concatenate([first[None], rest])
 
 
 def test_an_environment_has_the_values_that_it_is_given():
@@ -201,11 +215,49 @@ def test_training_of_seeds_without_force_does_not_depend_on_actions():
     assert returns[0] == returns[1] != returns[2]
 
 
-def test_wrapped_environments_differ_by_the_values():
-    """A wrapper passes no parameters on: those inside are constants of its programs."""
-    one, other, again = (
-        sticky_actions(make("CartPole-v1", {}, {"gravity": value})) for value in (9.8, 30.0, 9.8)
-    )
-    assert one.env_params == {}
-    assert one != other
-    assert one == again
+WRAPPERS = {
+    "sticky_actions": lambda env: sticky_actions(env, 0.5),
+    "two": lambda env: frame_stack(time_limit(env, 10), 2),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_pass_parameters_on(name):
+    wrapper = WRAPPERS[name]
+    one = wrapper(make("CartPole-v1", {}, {"gravity": 9.8}))
+    other = wrapper(make("CartPole-v1", {}, {"gravity": 30.0}))
+    assert one.env_params == {"gravity": 9.8}
+    assert one == other != wrapper(make("CartPole-v1"))
+    assert one.fixed != other.fixed
+    heavy = trajectory(wrapper(make("CartPole-v1", {"gravity": 30.0})))
+    np.testing.assert_allclose(trajectory(other), heavy, rtol=1e-5)
+    np.testing.assert_array_equal(trajectory(one.with_params({"gravity": 30.0})), trajectory(other))
+    again = make(one, env_params={"gravity": 30})
+    assert again.env_params == {"gravity": 30.0}
+    np.testing.assert_array_equal(trajectory(again), trajectory(other))
+    assert np.abs(heavy - trajectory(one)).max() > 0.01
+
+
+def test_callbacks_set_the_parameters_inside_a_wrapper():
+    """A force of zero from the second epoch on, through a wrapper: as if it had been there."""
+    env_kwargs = SETTINGS["env_kwargs"]
+    wrapped = action_repeat(make("CartPole-v1", env_kwargs, {"force_mag": 10.0}), 2)
+    settings = {k: v for k, v in SETTINGS.items() if k != "env_kwargs"} | {"max_epochs": 1}
+
+    def without_force(epoch, env_step, context):
+        context.policy.set_env_params(force_mag=0.0)
+
+    result = jaxrl_cb.train(wrapped, callbacks=TrainerCallbacks(without_force), **settings)
+    weak = jaxrl_cb.train(wrapped, env_params={"force_mag": 0.0}, **settings)
+    strong = jaxrl_cb.train(wrapped, **settings)
+    ours, theirs, others = (r.history[-1].returns for r in (result, weak, strong))
+    np.testing.assert_array_equal(ours, theirs)  # without force actions do nothing to a test
+    assert (ours != others).any()
+
+
+def test_wrong_parameters_of_an_environment():
+    wrapped = clip_reward(make("CartPole-v1", {}, {"gravity": 9.8}))
+    with pytest.raises(ConfigError, match=r"made without .length. .* which are gravity"):
+        make(wrapped, env_params={"length": 1.0})
+    with pytest.raises(ConfigError, match="gravity=nan"):
+        make(wrapped, env_params={"gravity": float("nan")})

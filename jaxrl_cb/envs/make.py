@@ -1,8 +1,11 @@
 """Turns whatever a user passes as `env` into an `Environment`."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxrl_cb.checks import check_float
 from jaxrl_cb.envs.environment import Environment
 from jaxrl_cb.envs.gymnax import from_id, from_object
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
@@ -19,7 +22,8 @@ def make(
         env: a gymnax id, a gymnax environment (its default parameters are taken), a pair
             ``(env, params)``, or an `Environment` (see `functional`).
         env_kwargs: parameters or constructor arguments; only with an id.
-        env_params: parameters that are no constants of compiled programs; only with an id.
+        env_params: parameters that are no constants of compiled programs; with an id, or an
+            `Environment` that has them already, whose values they replace.
 
     Raises:
         UnknownEnvError, UnsupportedEnvError, ConfigError, ConfigTypeError: with the way out.
@@ -31,12 +35,12 @@ def make(
     env_kwargs = dict(env_kwargs or {})
     if isinstance(env, str):
         return from_id(env, env_kwargs, dict(env_params or {}))
-    if env_params:
-        raise ConfigError("env_params goes with an environment id; pass (env, params) instead")
     if env_kwargs:
         raise ConfigError("env_kwargs goes with an environment id; pass (env, params) instead")
     if isinstance(env, Environment):
-        return env
+        return _with_params(env, env_params or {})
+    if env_params:
+        raise ConfigError("env_params goes with an environment id; pass (env, params) instead")
     if env is None or isinstance(env, bool | int | float | bytes):
         raise ConfigTypeError(
             f"env={shown(env)} is neither an environment id nor an environment; write for example "
@@ -53,3 +57,19 @@ def make(
             )
         return from_object(*env)
     return from_object(env)
+
+
+def _with_params(env: Environment, given: Mapping[str, float]) -> Environment:
+    """The environment with other values of parameters that it has."""
+    for name, value in given.items():
+        if name not in env.env_params:
+            raise ConfigError(
+                f"env_params: {env.spec.id} was made without {shown(name)} among its env_params, "
+                f"which are {', '.join(env.env_params) or 'none'}; make it by "
+                "jaxrl_cb.envs.make(id, env_params={...}), which wrappers pass on"
+            )
+        check_float(f"env_params: {name}", value, -math.inf)
+    if not given:
+        return env
+    values = {**env.env_params, **{name: float(value) for name, value in given.items()}}
+    return dataclasses.replace(env.with_params(values), env_params=values, bind=env.bind)

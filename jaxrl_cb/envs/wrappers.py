@@ -6,7 +6,7 @@ training returns stay in the environment's own units (`EnvStep.score`).
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -32,19 +32,22 @@ def sticky_actions(env: Any, probability: float = 0.25) -> Environment:
     check_float("probability", probability, 0, 1)
     env = make(env)
 
-    def reset(key):
-        state, obs = env.reset(key)
-        return (state, jnp.int32(-1)), obs
+    def around(env: Environment):
+        def reset(key):
+            state, obs = env.reset(key)
+            return (state, jnp.int32(-1)), obs
 
-    def step(key_step, key_reset, state, action):
-        inner, previous = state
-        key_step, key_sticky = jax.random.split(key_step)
-        repeats = jax.random.bernoulli(key_sticky, probability) & (previous >= 0)
-        action = jnp.where(repeats, previous, action)
-        result = env.step(key_step, key_reset, inner, action)
-        return result._replace(state=(result.state, jnp.where(_ended(result), -1, action)))
+        def step(key_step, key_reset, state, action):
+            inner, previous = state
+            key_step, key_sticky = jax.random.split(key_step)
+            repeats = jax.random.bernoulli(key_sticky, probability) & (previous >= 0)
+            action = jnp.where(repeats, previous, action)
+            result = env.step(key_step, key_reset, inner, action)
+            return result._replace(state=(result.state, jnp.where(_ended(result), -1, action)))
 
-    return _wrapped("sticky_actions", env, reset, step, probability)
+        return reset, step
+
+    return _wrapped("sticky_actions", env, around, probability)
 
 
 def action_repeat(env: Any, times: int) -> Environment:
@@ -57,21 +60,25 @@ def action_repeat(env: Any, times: int) -> Environment:
     check_int("times", times, 1)
     env = make(env)
 
-    def step(key_step, key_reset, state, action):
-        def again(result: EnvStep, keys):
-            new = env.step(*keys, result.state, action)
-            reward, score = result.reward + new.reward, result.score + new.score
-            return _select(_ended(result), result, new._replace(reward=reward, score=score)), None
+    def around(env: Environment):
+        def step(key_step, key_reset, state, action):
+            def again(result: EnvStep, keys):
+                new = env.step(*keys, result.state, action)
+                reward, score = result.reward + new.reward, result.score + new.score
+                new = new._replace(reward=reward, score=score)
+                return _select(_ended(result), result, new), None
 
-        key_step, step_rest = jax.random.split(key_step)
-        key_reset, reset_rest = jax.random.split(key_reset)
-        first = env.step(key_step, key_reset, state, action)
-        rest = (jax.random.split(step_rest, times - 1), jax.random.split(reset_rest, times - 1))
-        return lax.scan(again, first, rest)[0] if times > 1 else first
+            key_step, step_rest = jax.random.split(key_step)
+            key_reset, reset_rest = jax.random.split(key_reset)
+            first = env.step(key_step, key_reset, state, action)
+            rest = (jax.random.split(step_rest, times - 1), jax.random.split(reset_rest, times - 1))
+            return lax.scan(again, first, rest)[0] if times > 1 else first
+
+        return env.reset, step
 
     limit = env.spec.time_limit
     limit = None if limit is None else -(-limit // times)
-    return _wrapped("action_repeat", env, env.reset, step, times, time_limit=limit)
+    return _wrapped("action_repeat", env, around, times, time_limit=limit)
 
 
 def time_limit(env: Any, steps: int) -> Environment:
@@ -86,22 +93,25 @@ def time_limit(env: Any, steps: int) -> Environment:
     check_int("steps", steps, 1)
     env = make(env)
 
-    def reset(key):
-        state, obs = env.reset(key)
-        return (state, jnp.int32(0)), obs
+    def around(env: Environment):
+        def reset(key):
+            state, obs = env.reset(key)
+            return (state, jnp.int32(0)), obs
 
-    def step(key_step, key_reset, state, action):
-        inner, age = state
-        key_reset, key_cut = jax.random.split(key_reset)
-        result = env.step(key_step, key_reset, inner, action)
-        cut = (age + 1 >= steps) & ~_ended(result)
-        inner, obs = begun_anew(cut, env.reset, key_cut, (result.state, result.obs))
-        age = jnp.where(cut | _ended(result), 0, age + 1)
-        return result._replace(state=(inner, age), obs=obs, truncated=result.truncated | cut)
+        def step(key_step, key_reset, state, action):
+            inner, age = state
+            key_reset, key_cut = jax.random.split(key_reset)
+            result = env.step(key_step, key_reset, inner, action)
+            cut = (age + 1 >= steps) & ~_ended(result)
+            inner, obs = begun_anew(cut, env.reset, key_cut, (result.state, result.obs))
+            age = jnp.where(cut | _ended(result), 0, age + 1)
+            return result._replace(state=(inner, age), obs=obs, truncated=result.truncated | cut)
+
+        return reset, step
 
     limit = min(steps, env.spec.time_limit or steps)
     changes = {"time_limit": limit, "reward_threshold": None}
-    return _wrapped("time_limit", env, reset, step, steps, **changes)
+    return _wrapped("time_limit", env, around, steps, **changes)
 
 
 def frame_stack(env: Any, num_frames: int) -> Environment:
@@ -116,22 +126,25 @@ def frame_stack(env: Any, num_frames: int) -> Environment:
     check_int("num_frames", num_frames, 1)
     env = make(env)
 
-    def repeated(obs: Array) -> Array:
-        return jnp.broadcast_to(obs, (num_frames, *obs.shape))
+    def around(env: Environment):
+        def repeated(obs: Array) -> Array:
+            return jnp.broadcast_to(obs, (num_frames, *obs.shape))
 
-    def reset(key):
-        state, obs = env.reset(key)
-        return (state, repeated(obs)), repeated(obs)
+        def reset(key):
+            state, obs = env.reset(key)
+            return (state, repeated(obs)), repeated(obs)
 
-    def step(key_step, key_reset, state, action):
-        inner, frames = state
-        result = env.step(key_step, key_reset, inner, action)
-        pushed = jnp.concatenate([frames[1:], result.final_obs[None]])
-        frames = jnp.where(_ended(result), repeated(result.obs), pushed)
-        return result._replace(state=(result.state, frames), obs=frames, final_obs=pushed)
+        def step(key_step, key_reset, state, action):
+            inner, frames = state
+            result = env.step(key_step, key_reset, inner, action)
+            pushed = jnp.concatenate([frames[1:], result.final_obs[None]])
+            frames = jnp.where(_ended(result), repeated(result.obs), pushed)
+            return result._replace(state=(result.state, frames), obs=frames, final_obs=pushed)
+
+        return reset, step
 
     shape = (num_frames, *env.spec.obs_shape)
-    return _wrapped("frame_stack", env, reset, step, num_frames, obs_shape=shape)
+    return _wrapped("frame_stack", env, around, num_frames, obs_shape=shape)
 
 
 def scale_reward(env: Any, scale: float) -> Environment:
@@ -173,40 +186,69 @@ def normalize_reward(env: Any, gamma: float = 0.99, epsilon: float = 1e-8) -> En
     check_float("epsilon", epsilon, 0, open_low=True)
     env = make(env)
 
-    def reset(key):
-        state, obs = env.reset(key)
-        return (state, no_moments(), jnp.float32(0.0)), obs
+    def around(env: Environment):
+        def reset(key):
+            state, obs = env.reset(key)
+            return (state, no_moments(), jnp.float32(0.0)), obs
 
-    def step(key_step, key_reset, state, action):
-        inner, moments, discounted = state
-        result = env.step(key_step, key_reset, inner, action)
-        discounted = gamma * discounted + result.reward
-        mean = lax.pmean(discounted, ENV_AXIS)
-        variance = lax.pmean((discounted - mean) ** 2, ENV_AXIS)
-        batch = Moments(count=lax.psum(jnp.float32(1.0), ENV_AXIS), mean=mean, variance=variance)
-        moments = merged(moments, batch)
-        reward = result.reward * lax.rsqrt(moments.variance + epsilon)
-        discounted = jnp.where(_ended(result), 0.0, discounted)
-        return result._replace(state=(result.state, moments, discounted), reward=reward)
+        def step(key_step, key_reset, state, action):
+            inner, moments, discounted = state
+            result = env.step(key_step, key_reset, inner, action)
+            discounted = gamma * discounted + result.reward
+            mean = lax.pmean(discounted, ENV_AXIS)
+            variance = lax.pmean((discounted - mean) ** 2, ENV_AXIS)
+            batch = Moments(
+                count=lax.psum(jnp.float32(1.0), ENV_AXIS), mean=mean, variance=variance
+            )
+            moments = merged(moments, batch)
+            reward = result.reward * lax.rsqrt(moments.variance + epsilon)
+            discounted = jnp.where(_ended(result), 0.0, discounted)
+            return result._replace(state=(result.state, moments, discounted), reward=reward)
 
-    return _wrapped("normalize_reward", env, reset, step, (gamma, epsilon))
+        return reset, step
+
+    return _wrapped("normalize_reward", env, around, (gamma, epsilon))
 
 
 def _rewarded(name: str, env: Any, change: Callable[[Array], Array], settings: Any) -> Environment:
     env = make(env)
 
-    def step(key_step, key_reset, state, action):
-        result = env.step(key_step, key_reset, state, action)
-        return result._replace(reward=change(result.reward))
+    def around(env: Environment):
+        def step(key_step, key_reset, state, action):
+            result = env.step(key_step, key_reset, state, action)
+            return result._replace(reward=change(result.reward))
 
-    return _wrapped(name, env, env.reset, step, settings)
+        return env.reset, step
+
+    return _wrapped(name, env, around, settings)
 
 
 def _wrapped(
-    name: str, env: Environment, reset: Any, step: Any, settings: Any, **changes: Any
+    name: str,
+    env: Environment,
+    around: Callable[[Environment], tuple[Any, Any]],
+    settings: Any,
+    **changes: Any,
 ) -> Environment:
+    """An environment around another one, whose `env_params` it has.
+
+    Args:
+        name: of the wrapper.
+        env: the one inside.
+        around: gives `reset` and `step`.
+        settings: all that `around` depends on besides.
+        **changes: to the specification.
+    """
     spec = dataclasses.replace(env.spec, id=f"{name}({env.spec.id})", **changes)
-    return checked(spec, reset, step, (name, settings, env.fixed.cache_key))
+    whole = checked(spec, *around(env), (name, settings, env.cache_key))
+    if not env.env_params:
+        return whole
+
+    def bind(values: Mapping[str, Any]) -> Environment:
+        reset, step = around(env.with_params(values))
+        return dataclasses.replace(whole, reset=lambda key: strong(reset(key)), step=step)
+
+    return dataclasses.replace(whole, env_params=env.env_params, bind=bind)
 
 
 def _ended(result: EnvStep) -> Array:
