@@ -1,11 +1,23 @@
-"""Settings of all tests: strict types in our own mathematics, compilations counted, an order."""
+"""Settings of all tests: strict types in our own mathematics, compilations counted, an order.
 
+Programs that were compiled are kept in a folder for the session, which all processes of the tests
+share: many of them compile the same. ``JAX_COMPILATION_CACHE_DIR`` names another one.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 )
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # processes that this one starts have it
+    _folder = tempfile.mkdtemp(prefix="jaxrl_cb-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 
 import jax
 import pytest

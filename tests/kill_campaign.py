@@ -25,7 +25,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-BASE = {"num_test_episodes": 4, "hidden_sizes": (32,), "batch_size": 32, "num_envs": 8}
+BASE = {
+    "max_epochs": 40,
+    "num_test_episodes": 4,
+    "hidden_sizes": (32,),
+    "batch_size": 32,
+    "num_envs": 8,
+}
 SHORT = {"env_kwargs": {"max_steps_in_episode": 60}}
 CONFIGS = {
     "one seed": ("CartPole-v1", {"epoch_num_steps": 800, "buffer_size": 8_000, **SHORT}, 1),
@@ -42,18 +48,18 @@ CONFIGS = {
     ),
     "MinAtar": (
         "Breakout-MinAtar",
-        {"epoch_num_steps": 400, "buffer_size": 20_000, "normalize_obs": True, **SHORT},
+        {"epoch_num_steps": 400, "buffer_size": 20_000, "normalize_obs": True, **SHORT}
+        | {"max_epochs": 20},
         1,
     ),
     "sweep": (
         "CartPole-v1",
-        {"epoch_num_steps": 400, "buffer_size": 4_000, "num_seeds": 2, **SHORT}
+        {"epoch_num_steps": 400, "buffer_size": 4_000, "num_seeds": 2, "max_epochs": 20, **SHORT}
         | {"space": {"n_step": [1, 3], "learning_rate": [1e-3, 1e-2]}},
         2,
     ),
 }
 """By name: environment, settings (of a sweep, with its space), epochs between two checkpoints."""
-EPOCHS = 40
 POINTS = {
     "before the manifest": ("open", "manifest.orbax-checkpoint-tmp/metadata", 3),
     "mid-save, half of the arrays written": ("open", r"state\.orbax-checkpoint-tmp/20\.bin", 3),
@@ -111,7 +117,7 @@ def child(name: str, run_dir: str) -> None:
     checkpointer.SECONDS = 0.5  # so that the clock's saves come often in a run of seconds
     env, settings, every = CONFIGS[name]
     space = "space" in settings
-    halving = trainer.EpochTrainCallbackSuccessiveHalving(first_rung=9, factor=2)
+    halving = trainer.EpochTrainCallbackSuccessiveHalving(first_rung=7, factor=2)
     train = jaxrl_cb.sweep if space else jaxrl_cb.train
     train(
         env,
@@ -122,7 +128,6 @@ def child(name: str, run_dir: str) -> None:
         run_dir=run_dir,
         resume="auto",
         checkpoint_every=every,
-        max_epochs=EPOCHS,
         verbose=False,
         **(BASE | settings),
     )

@@ -124,7 +124,7 @@ def fingerprint(path):
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # an example is a run of some tenths of a second

@@ -15,10 +15,12 @@ prepare({num_seeds})
 print(json.dumps([len(jax.devices()), jax.config.jax_compilation_cache_dir]))
 """
 
+OWN = ("XLA_FLAGS", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
+SYSTEM = {k: v for k, v in os.environ.items() if k not in OWN} | {"JAX_PLATFORMS": "cpu"}
+
 
 def prepared(tmp_path, num_seeds=1, before="", **environment):
-    named = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "XDG_CACHE_HOME")}
-    named |= {"HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", **environment}
+    named = SYSTEM | {"HOME": str(tmp_path), **environment}
     text = PROGRAM.format(num_seeds=num_seeds, before=before)
     command = [sys.executable, "-c", text]
     done = subprocess.run(command, env=named, capture_output=True, text=True, check=True)
@@ -69,8 +71,7 @@ def test_a_folder_that_others_might_write_to_is_not_used(what, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_run_compiles_nothing_and_has_the_same_bits(tmp_path):
-    named = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "XDG_CACHE_HOME")}
-    named |= {"HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    named = SYSTEM | {"HOME": str(tmp_path)}
     sizes = {"max-epochs": 2, "epoch-num-steps": 320, "num-envs": 4, "buffer-size": 400}
     sizes |= {"start-timesteps": 40, "batch-size": 16, "num-seeds": 2}
     flags = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]

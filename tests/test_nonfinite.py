@@ -257,7 +257,7 @@ def first_update_with_a_bad_reward(learner, bad_step, num_vector_steps):
     return found.index(True) + 1
 
 
-@pytest.mark.parametrize("rate", ["0.3", "1", "2.5", "3"])
+@pytest.mark.parametrize("rate", ["0.3", "2.5"])
 def test_the_first_bad_gradient_step_is_told_for_every_rate(rate):
     expected = first_update_with_a_bad_reward(learner(counting(), rate), 3, 60)
     settings = {"rate": rate, "max_epochs": 1, "epoch_num_steps": 240}
