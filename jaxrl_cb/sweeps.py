@@ -35,7 +35,7 @@ from jaxrl_cb.space import SHARED, draw_trials, in_json, together
 from jaxrl_cb.sweep_result import SweepResult, Trial, as_csv
 from jaxrl_cb.trainer import NullLogger, Population, Trainer, TrainerCallbacks
 from jaxrl_cb.trainer.checkpointer import RESUME, Checkpointer
-from jaxrl_cb.trainer.members import Start
+from jaxrl_cb.trainer.groups import Start
 from jaxrl_cb.trainer.memory import in_words
 
 FILE, TABLE = "sweep.json", "trials.csv"

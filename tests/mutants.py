@@ -767,8 +767,8 @@ MUTANTS = [
     ),
     Mutant(
         "narrowing takes the first seeds of a group",
-        "trainer/members.py",
-        "[group.indices.index(i) for i in kept]",
+        "trainer/groups.py",
+        "[self.indices.index(i) for i in kept]",
         "list(range(width))",
         "test_compaction.py moves_states",
     ),

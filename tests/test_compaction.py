@@ -17,7 +17,7 @@ from jaxrl_cb.trainer import (
     TrainerCallbacks,
     leaves,
 )
-from jaxrl_cb.trainer.members import narrowed
+from jaxrl_cb.trainer.compaction import Compaction, narrowed
 
 SETTINGS = tiny.TINY | tiny.SHORT | {"epsilon_decay_steps": 200, "vectorize_seeds": True}
 SETTINGS |= {"learning_rate_schedule": "constant"}  # nothing follows from max_epochs
@@ -129,10 +129,27 @@ def test_it_is_not_done_where_compiling_takes_longer_than_it_saves(monkeypatch, 
     _, widths = train(EPOCHS)  # epochs of milliseconds
     assert set(widths) == {8}
     assert compiles() == 0
-    monkeypatch.setattr("jaxrl_cb.trainer.trainer.COMPILE_SECONDS", -np.inf)
+    monkeypatch.setattr("jaxrl_cb.trainer.compaction.COMPILE_SECONDS", -np.inf)
     monkeypatch.setattr(Trainer, "_timed_compile", _untimed)
     _, widths = train(EPOCHS)
     assert widths == [8, 8, 8, 4, 4, 2]
+
+
+def test_what_is_saved_follows_the_times_that_were_seen():
+    compaction = Compaction(None)
+    assert compaction.saved(64, 32) == 0  # nothing is known
+    compaction.note(64, 9.0)
+    compaction.note(64, 8.0)  # the quickest: the first one of all may have waited for something
+    assert compaction.saved(64, 32) == 4
+    assert compaction.pays(64, 32, epochs=2, compile_seconds=7.9)
+    assert not compaction.pays(64, 32, epochs=2, compile_seconds=8.1)
+    assert not compaction.pays(64, 32, epochs=1, compile_seconds=0.0)  # five seconds at least
+    compaction.note(32, 7.0)  # a second less for 32 seeds less
+    assert compaction.saved(32, 16) == 0.5
+    compaction.note(16, 7.5)  # no quicker at all
+    assert compaction.saved(16, 8) == 0
+    assert Compaction(True).pays(2, 1, 0, 1e9)
+    assert not Compaction(False).pays(64, 2, 1_000, 0.0)
 
 
 def _untimed(self):

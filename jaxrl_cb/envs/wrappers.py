@@ -62,7 +62,7 @@ def action_repeat(env: Any, times: int) -> Environment:
 
     def around(env: Environment):
         def step(key_step, key_reset, state, action):
-            def again(result: EnvStep, keys):
+            def again(result: EnvStep, keys: tuple[Array, Array]):
                 new = env.step(*keys, result.state, action)
                 reward, score = result.reward + new.reward, result.score + new.score
                 new = new._replace(reward=reward, score=score)

@@ -7,85 +7,21 @@ stops. On an accelerator all seeds are one group under `vmap`.
 """
 
 import copy as copylib
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer import leaves
+from jaxrl_cb.trainer.compaction import narrowed
+from jaxrl_cb.trainer.groups import Group, Start
 from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs, metrics_of
-from jaxrl_cb.types import ChunkMetrics, Epsilon, Evaluation, Hyperparams, PyTree, TrainState
+from jaxrl_cb.types import ChunkMetrics, Evaluation, PyTree, TrainState
 
 LOCKSTEP = ("num_updates", "update_credit")
 """Scalars of the state (beside the replay's own) that running seeds have in common."""
-
-
-def narrowed(width: int, num_running: int) -> int:
-    """The width for so many seeds that run: halved as often as they fit, and 2 at least.
-
-    (A group of one would run another program, whose numbers may differ.)
-    """
-    while width > 2 and num_running <= -(-width // 2):
-        width = -(-width // 2)
-    return width
-
-
-class Start(NamedTuple):
-    """What a seed begins with."""
-
-    seed: int
-    hyperparams: Hyperparams
-    epsilon: Epsilon
-
-
-class Group:
-    """Seeds that are held together, by their index in the run.
-
-    Attributes:
-        indices: of its seeds.
-        plan: what its programs are compiled for.
-        programs: found once, as looking them up hashes the learner.
-    """
-
-    def __init__(self, indices: tuple[int, ...], plan: ProgramPlan, state: Any = None):
-        self.indices, self.plan = indices, plan
-        self.programs: Programs | None = None
-        self._state = state
-        self._set: dict[tuple[str, str], PyTree] = {}  # on the host until somebody looks
-        self._as_set: Any = None  # once it was asked for
-
-    @property
-    def state(self) -> Any:
-        """A TrainState, from `Members.init` or `restore` on."""
-        if self._set:
-            self.state = leaves.with_fields(self._state, leaves.put_like(self._state, self._set))
-        return self._state
-
-    @property
-    def as_set(self) -> Any:
-        """The same, where what was set may still be on the host; to read it, and for programs."""
-        if self._as_set is None:
-            self._as_set = leaves.with_fields(self._state, self._set)
-        return self._as_set
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self._state, self._set, self._as_set = state, {}, None
-
-    def set_field(self, name: tuple[str, str], values_of: Callable[[PyTree], PyTree]) -> None:
-        """Sets a field of a field of the state.
-
-        It goes to the device with the next chunk, or when `state` is looked at.
-
-        Args:
-            name: of both.
-            values_of: gives NumPy leaves for the old ones, of their shapes and dtypes.
-        """
-        old = self._set[name] if name in self._set else leaves.field(self._state, name)
-        self._set[name], self._as_set = values_of(old), None
 
 
 class Members:
@@ -144,6 +80,11 @@ class Members:
             group.programs = compile_programs(self._learner, group.plan)
         return group.programs
 
+    @property
+    def width(self) -> int:
+        """Seeds that the widest programs are for."""
+        return max(group.plan.width for group in self.groups)
+
     def compact(self, pays: Callable[[int, int], bool]) -> None:
         """Puts seeds that run into narrower groups, where many of their group have stopped.
 
@@ -157,24 +98,12 @@ class Members:
             width, live = group.plan.width, [i for i in group.indices if i in self.running]
             narrow = narrowed(width, len(live))
             if live and narrow < width and pays(width, narrow):
-                self.groups[position] = self._narrow(group, live, narrow)
+                self.groups[position] = group.narrow(self._learner, self._axes, live, narrow)
 
     def widen(self) -> None:
         """Makes groups as wide as at the beginning again; their states are to be restored."""
         if any(group.plan.width < self._width for group in self.groups):
             self._make_groups()
-
-    def _narrow(self, group: Group, live: list[int], width: int) -> Group:
-        """The seeds of a group that run, and as many others of it as the width wants."""
-        stopped = [i for i in group.indices if i not in live]
-        kept = tuple(sorted([*live, *stopped[: width - len(live)]]))
-        plan = dataclasses.replace(group.plan, width=width)
-        new = Group(kept, plan)
-        new.programs = compile_programs(self._learner, plan, with_init=False)
-        state = leaves.rows(group.state, self._axes, [group.indices.index(i) for i in kept])
-        group.state = None  # its memory is free for the new one
-        new.state = leaves.put(state, plan.device)
-        return new
 
     def run_chunk(self, length: int) -> ChunkMetrics:
         """Runs `length` vector steps of every running seed; returns its metrics as NumPy arrays.

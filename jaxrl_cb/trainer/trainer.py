@@ -23,13 +23,15 @@ from jaxrl_cb.errors import (
 from jaxrl_cb.learners.replay import ReplayLearner
 from jaxrl_cb.trainer import memory
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
+from jaxrl_cb.trainer.compaction import Compaction
 from jaxrl_cb.trainer.context import Environments, TrainingContext
 from jaxrl_cb.trainer.debug import Debugger, NoDebugger
 from jaxrl_cb.trainer.evaluate import check_complete, check_packing
+from jaxrl_cb.trainer.groups import Start
 from jaxrl_cb.trainer.history import EpochRecord, training_means
 from jaxrl_cb.trainer.hooks import Hooks
 from jaxrl_cb.trainer.loggers import Logger, NullLogger, check_logger
-from jaxrl_cb.trainer.members import Members, Start
+from jaxrl_cb.trainer.members import Members
 from jaxrl_cb.trainer.memory import MemoryEstimate
 from jaxrl_cb.trainer.nonfinite import NonFinite, in_chunk, in_prefill
 from jaxrl_cb.trainer.params import TrainerParams
@@ -41,9 +43,6 @@ from jaxrl_cb.trainer.result import TrainResult, make_result
 from jaxrl_cb.trainer.snapshot import Snapshot
 from jaxrl_cb.trainer.warm_start import fitting_params
 from jaxrl_cb.types import ChunkMetrics, Evaluation, PyTree
-
-COMPILE_SECONDS = 5.0
-"""That compiling programs is thought to take, where it has not been seen to take longer."""
 
 
 class Trainer:
@@ -97,6 +96,7 @@ class Trainer:
         self.context, *self._views = self._contexts()
         self._hooks = Hooks(self.callbacks, self.context, self._views)
         self._debugger = Debugger(learner) if self.params.debug else NoDebugger()
+        self._compaction = Compaction(self.params.compact_seeds)
         self._warned: set[int] = set()  # seeds, where on_nan="warn"
         self._begins_with: list[PyTree] = []
         self._untested: tuple[list[ChunkMetrics], float] | None = None
@@ -203,7 +203,8 @@ class Trainer:
             if self._untested is None:
                 self.progress.show(self.context, self._views)
                 return self.progress.history[-1]
-            self._test(*self._untested)
+            record = self._test(*self._untested)
+            self._compaction.note(self._members.width, record.train_seconds + record.test_seconds)
             self._untested, self._unasked = None, list(self.progress.running)
         record = self.progress.history[-1]
         while self._unasked:
@@ -223,8 +224,7 @@ class Trainer:
         self.context.drop_fn = self._drop
         try:
             self._hooks.on_train(progress.epoch, progress.env_step)
-            with self._timed_compile():
-                self._members.compact(self._pays)
+            self._compact()
         except BaseException:
             progress.epoch -= 1  # nothing has been trained in it yet
             raise
@@ -237,18 +237,12 @@ class Trainer:
         metrics = [self._run_chunk(length) for length in self._chunks if progress.running]
         return metrics, time.perf_counter() - started
 
-    def _pays(self, width: int, narrow: int) -> bool:
-        """Whether narrower programs save more time than compiling them takes.
-
-        It is assumed to take as long as compiling did so far, at least `COMPILE_SECONDS`, and a
-        step to take as long as there are seeds.
-        """
-        if self.params.compact_seeds is not None:
-            return self.params.compact_seeds
-        progress, last = self.progress, self.progress.history[-1]
-        epochs = self.params.max_epochs - progress.epoch + 1
-        saved = epochs * (last.train_seconds + last.test_seconds) * (1 - narrow / width)
-        return saved > max(progress.seconds["compile"], COMPILE_SECONDS)
+    def _compact(self) -> None:
+        epochs = self.params.max_epochs - self.progress.epoch + 1
+        compiled = self.progress.seconds["compile"]
+        pays = self._compaction.pays
+        with self._timed_compile():
+            self._members.compact(lambda width, narrow: pays(width, narrow, epochs, compiled))
 
     def _drop(self, seeds: Sequence[int]) -> None:
         for index in seeds:
