@@ -9,10 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from jaxrl_cb.scores import last_of
 from jaxrl_cb.trainer import EpochRecord, Trainer, TrainResult
 
 if TYPE_CHECKING:
     from jaxrl_cb.sweep_result import SweepResult
+
+
+MOST_SEEDS = 20
+"""That have a row each in the table after a run."""
 
 
 class Display:
@@ -63,25 +68,9 @@ class Display:
 
     def summary(self, result: TrainResult, run_dir: Path) -> None:
         """Prints the table of results and where things are."""
-        spec = result.policy.spec
-        table = Table(title=f"{spec.id}")
-        for column in ("seed", "ended", "epochs", "environment steps", "best test", "last test"):
-            table.add_column(column, justify="right")
-        columns = [result.epoch, result.env_step]
-        epoch, env_step = (np.atleast_1d(column) for column in columns)
         ended = endings(result)
-        best = np.atleast_1d(result.best_score)
-        for index in range(len(ended)):
-            last = next(r.mean[index] for r in result.history if r.epoch == epoch[index])
-            table.add_row(
-                str(self._first_seed + index),
-                ended[index],
-                str(epoch[index]),
-                f"{env_step[index]:,}",
-                f"{best[index]:.1f}",
-                f"{last:.1f}",
-            )
-        self.console.print(table)
+        many = len(ended) > MOST_SEEDS
+        self.console.print(_ends_of(result) if many else _table_of(result, self._first_seed))
         left = ended.count(BUDGET)
         if left and any(result.callbacks):
             self.console.print(
@@ -92,6 +81,44 @@ class Display:
         seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
         self.console.print(seconds, highlight=False)
         self.console.print(f"run folder: {run_dir}", highlight=False, soft_wrap=True)
+
+
+def _table_of(result: TrainResult, first_seed: int) -> Table:
+    """A row for each seed."""
+    table = Table(title=result.policy.spec.id)
+    for column in ("seed", "ended", "epochs", "environment steps", "best test", "last test"):
+        table.add_column(column, justify="right")
+    facts = _facts(result)
+    for index, ended in enumerate(endings(result)):
+        epoch, env_step, best, last = (values[index] for values in facts)
+        numbers = (str(epoch), f"{env_step:,}", f"{best:.1f}", f"{last:.1f}")
+        table.add_row(str(first_seed + index), ended, *numbers)
+    return table
+
+
+def _ends_of(result: TrainResult) -> Table:
+    """A row for each way in which seeds ended: how many, and medians with ranges."""
+    ended, facts = np.array(endings(result)), _facts(result)
+    table = Table(title=f"{result.policy.spec.id}, {len(ended)} seeds: median (least to most)")
+    for column in ("ended", "seeds", "epochs", "steps", "best test", "last test"):
+        table.add_column(column, justify="right")
+    for how in dict.fromkeys(ended.tolist()):
+        cells = []
+        for values, form in zip(
+            facts, (_short, _short, "{:.1f}".format, "{:.1f}".format), strict=True
+        ):
+            own = values[ended == how]
+            spread = [form(value) for value in (np.median(own), own.min(), own.max())]
+            cells.append("{} ({} to {})".format(*spread))
+        table.add_row(how, str((ended == how).sum()), *cells)
+    return table
+
+
+def _facts(result: TrainResult) -> tuple[np.ndarray, ...]:
+    """Of each seed its epochs, environment steps, best and last test."""
+    named = (result.epoch, result.env_step, result.best_score)
+    last = last_of(np.stack([record.mean for record in result.history]))
+    return *(np.atleast_1d(own) for own in named), last
 
 
 def sweep_table(result: "SweepResult", run_dir: Path, most: int = 20) -> None:

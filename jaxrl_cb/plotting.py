@@ -2,7 +2,7 @@
 
 import importlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,9 @@ from jaxrl_cb.errors import ConfigError, ConfigTypeError, RunFolderError, shown
 from jaxrl_cb.files import checked_output, checked_path, parse_json, read_text, reading, writing
 from jaxrl_cb.run_folder import check_links, read_config, read_metrics
 from jaxrl_cb.trainer.history import EpochRecord
+
+MOST_SEEDS = 12
+"""That have a line each in the picture of a run."""
 
 
 class Curve(NamedTuple):
@@ -76,26 +79,105 @@ def plot_run(run_dir: Path) -> Path:
     _, algorithm, config = read_config(run_dir)
     figure = new_figure(8)
     axes = figure.add_subplot()
-    for index in range(curve.mean.shape[1]):
-        label, color = f"seed {config.trainer.seed + index}", f"C{index % 10}"
-        mean, std = curve.mean[:, index], curve.std[:, index]
-        axes.plot(curve.steps, mean, marker=".", label=label, color=color)
-        axes.fill_between(curve.steps, mean - std, mean + std, alpha=0.15, color=color, linewidth=0)
-    _decorate(axes, curve, "test return, mean and standard deviation")
-    axes.set_title(f"{curve.env}, {algorithm}")
+    num_seeds = curve.mean.shape[1]
+    if num_seeds > MOST_SEEDS:
+        _seeds_as_bands(axes, curve)
+    else:
+        _each_seed(axes, curve, config.trainer.seed)
+    axes.set_title(f"{curve.env}, {algorithm}" + (f", {num_seeds} seeds" * (num_seeds > 1)))
     epsilon_axes = axes.twinx()
     own = [row[~np.isnan(row)] for row in curve.eps]  # of the seeds that still run
     eps = [np.median(row) if len(row) else np.nan for row in own]
     epsilon_axes.plot(curve.steps, eps, color="0.6", linestyle="--", label="epsilon")
-    epsilon_axes.set(ylabel="training epsilon", ylim=(0, 1.05))
+    ylabel = "training epsilon"
+    if num_seeds > MOST_SEEDS:
+        ylabel = "training epsilon, share of seeds that run"
+        share = (~np.isnan(curve.mean)).mean(axis=1)
+        epsilon_axes.step(curve.steps, share, where="mid", color="C3", linewidth=1, label="running")
+    epsilon_axes.set(ylabel=ylabel, ylim=(0, 1.05))
     lines, labels = axes.get_legend_handles_labels()
     more = epsilon_axes.get_legend_handles_labels()
-    if len(lines) <= 12:
-        figure.legend(lines + more[0], labels + more[1], loc="outside lower center", ncols=6)
+    figure.legend(lines + more[0], labels + more[1], loc="outside lower center", ncols=6)
     path = run_dir / "learning_curve.png"
     with writing("run_dir", run_dir):
         figure.savefig(path)
     return path
+
+
+def _each_seed(axes: Any, curve: Curve, first_seed: int) -> None:
+    for index in range(curve.mean.shape[1]):
+        label, color = f"seed {first_seed + index}", f"C{index % 10}"
+        mean, std = curve.mean[:, index], curve.std[:, index]
+        axes.plot(curve.steps, mean, marker=".", label=label, color=color)
+        axes.fill_between(curve.steps, mean - std, mean + std, alpha=0.15, color=color, linewidth=0)
+    _decorate(axes, curve, "test return, mean and standard deviation")
+
+
+def _seeds_as_bands(axes: Any, curve: Curve) -> None:
+    """The median over seeds and between which returns half, and 90 %, of them lie."""
+    filled = _filled(curve.mean)
+    low, lower, median, upper, high = np.nanquantile(filled, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
+    axes.fill_between(curve.steps, low, high, color="C0", alpha=0.15, lw=0, label="90 % of seeds")
+    axes.fill_between(curve.steps, lower, upper, color="C0", alpha=0.3, lw=0, label="half of seeds")
+    axes.plot(curve.steps, median, color="C0", marker=".", label="median")
+    _decorate(axes, curve, "test return, over seeds")
+
+
+def plot_trials(
+    path: Path,
+    settings: Sequence[Mapping[str, Any]],
+    scores: Sequence[np.ndarray],
+    dropped: Sequence[bool],
+) -> None:
+    """Draws the scores of trials over each setting that differs between them.
+
+    Args:
+        path: of the picture.
+        settings: of each trial.
+        scores: of each trial's seeds.
+        dropped: whether a callback dropped the trial.
+    """
+    names = [name for name in settings[0] if len({str(own[name]) for own in settings}) > 1]
+    columns = min(len(names) or 1, 4)
+    rows = -(-(len(names) or 1) // columns)
+    figure = new_figure(4 * columns + 1, 3.5 * rows + 0.5)
+    means = np.array([float(np.mean(own)) for own in scores])
+    order = sorted(
+        range(len(means)), key=lambda t: (not dropped[t], np.nan_to_num(means[t], nan=-np.inf))
+    )
+    for number, name in enumerate(names or ["trial"], start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        values = [own.get(name, index) for index, own in enumerate(settings)]
+        places = _places(axes, values)
+        for trial in order:  # the best ones come last, on top
+            color = "0.6" if dropped[trial] else "C0"
+            own = np.full(len(scores[trial]), places[trial])
+            axes.plot(own, scores[trial], ".", color=color, alpha=0.35, markersize=5)
+            axes.plot(places[trial], means[trial], "_", color=color, markersize=14)
+        axes.plot(places[order[-1]], means[order[-1]], "*", color="C3", markersize=11)
+        axes.set(xlabel=name, ylabel="last test" if number % columns == 1 or columns == 1 else "")
+        axes.grid(alpha=0.3)
+    figure.suptitle(
+        "a dot is a seed, a bar the mean of a trial, the star the best"
+        + (", grey was dropped" if any(dropped) else "")
+    )
+    with writing("run_dir", path.parent):
+        figure.savefig(path)
+
+
+def _places(axes: Any, values: Sequence[Any]) -> list[float]:
+    """Where values lie on the horizontal axis; what is no number is put side by side."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        if min(values) > 0 and max(values) / min(values) >= 20:
+            axes.set_xscale("log")
+        few = sorted(set(values))
+        if len(few) <= 5:
+            axes.set_xticks(few, [f"{value:g}" for value in few], minor=False)
+            axes.minorticks_off()
+        return [float(value) for value in values]
+    names = sorted({str(value) for value in values})
+    axes.set_xticks(range(len(names)), names)
+    return [float(names.index(str(value))) for value in values]
 
 
 def plot_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
@@ -160,14 +242,20 @@ def interval_over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     Returns:
         (low, mean, high), each [T].
     """
-    filled = values.copy()
-    for t in range(1, len(filled)):
-        filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
+    filled = _filled(values)
     num_seeds = filled.shape[1]
     picks = np.random.default_rng(0).integers(num_seeds, size=(2000, num_seeds))
     means = filled[:, picks].mean(axis=2)  # [T, 2000]
     low, high = np.quantile(means, [0.025, 0.975], axis=1)
     return low, filled.mean(axis=1), high
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """[T, S] with the last value of each seed from its stop on, where it is NaN."""
+    filled = values.copy()
+    for t in range(1, len(filled)):
+        filled[t] = np.where(np.isnan(filled[t]), filled[t - 1], filled[t])
+    return filled
 
 
 class LivePlot:

@@ -15,6 +15,7 @@ from jaxrl_cb.files import checked_path, parse_json, read_text, reading, writing
 from jaxrl_cb.plotting import Curve, comparison_axes, new_figure, read_curve
 from jaxrl_cb.run_folder import OUTCOME, read_config
 from jaxrl_cb.scores import Comparison, compare, last_of
+from jaxrl_cb.sweep_folder import PLAN, group_path, is_sweep, read_plan
 
 PAGE = "report.html"
 TABLE = "scores.csv"
@@ -57,16 +58,18 @@ def read_trials(sweep_dir: Path, name: str) -> list[Run]:
     Raises:
         RunFolderError: it is not one, or has no test of all groups yet.
     """
-    plan, runs = _read(sweep_dir / "sweep.json"), list[Run]()
-    with reading(sweep_dir / "sweep.json"):
-        num_seeds, trials = plan["num_seeds"], plan["trials"]
-        groups = sorted({trial["group"] for trial in trials})
-    for group in groups:
-        whole = read_run(sweep_dir / f"group_{group}", "")
-        own = [trial for trial in trials if trial["group"] == group]
-        for place, trial in enumerate(own):
-            rows = slice(place * num_seeds, (place + 1) * num_seeds)
-            runs.append(_trial(whole, trial, rows, name))
+    plan = read_plan(sweep_dir)
+    with reading(sweep_dir / PLAN):
+        num_seeds, trials = int(plan["num_seeds"]), list(plan["trials"])
+        groups = [[(int(trial), int(own)) for trial, own in group] for group in plan["groups"]]
+    place = {member: (g, row) for g, group in enumerate(groups) for row, member in enumerate(group)}
+    whole = [read_run(group_path(sweep_dir, number), "") for number in range(len(groups))]
+    runs = [
+        _trial(whole, [place[index, own] for own in range(num_seeds)], settings)._replace(
+            name=f"{name}, trial {index}"
+        )
+        for index, settings in enumerate(trials)
+    ]
 
     def worth(run: Run) -> tuple[bool, float]:
         mean = float(np.mean(run.scores))
@@ -75,17 +78,26 @@ def read_trials(sweep_dir: Path, name: str) -> list[Run]:
     return sorted(runs, key=worth)[:MOST_TRIALS]
 
 
-def _trial(group: Run, trial: dict[str, Any], rows: slice, name: str) -> Run:
-    """A trial of a group, whose seeds are these of all."""
-    curve, settings = group.curve, group.settings | trial["settings"]
-    arrays = {field: getattr(curve, field)[:, rows] for field in ("mean", "std", "eps")}
-    outcome = {k: v[rows] for k, v in group.outcome.items() if k in OUTCOME}
-    settings["num_seeds"] = arrays["mean"].shape[1]
-    return group._replace(
-        name=f"{name}, trial {trial['index']}",
-        settings=settings,
-        curve=curve._replace(**arrays),
-        outcome=outcome,
+def _trial(groups: list[Run], places: list[tuple[int, int]], settings: dict[str, Any]) -> Run:
+    """A trial, given group and row of each of its seeds.
+
+    They are in more than one group where its seeds were trained in waves.
+    """
+    first = groups[places[0][0]]
+    longest = max((groups[group].curve for group, _ in places), key=lambda own: len(own.steps))
+
+    def column(name: str, group: int, row: int) -> np.ndarray:
+        values = getattr(groups[group].curve, name)[:, row]
+        padding = np.full(len(longest.steps) - len(values), np.nan)  # its wave ended before
+        return np.concatenate([values, padding])
+
+    names = ("mean", "std", "eps")
+    arrays = {name: np.stack([column(name, *place) for place in places], 1) for name in names}
+    known = [name for name in OUTCOME if all(name in groups[group].outcome for group, _ in places)]
+    return first._replace(
+        settings=first.settings | settings | {"num_seeds": len(places)},
+        curve=longest._replace(**arrays),
+        outcome={n: [groups[group].outcome[n][row] for group, row in places] for n in known},
     )
 
 
@@ -114,11 +126,7 @@ def write_report(run_dirs: Sequence[Path], output: Path) -> tuple[Path, dict[str
     runs = [
         run
         for folder, name in zip(folders, _names(folders), strict=True)
-        for run in (
-            read_trials(folder, name)
-            if (folder / "sweep.json").is_file()
-            else [read_run(folder, name)]
-        )
+        for run in (read_trials(folder, name) if is_sweep(folder) else [read_run(folder, name)])
     ]
     sections, found, pictures = [], {}, {}
     for number, env in enumerate(dict.fromkeys(run.curve.env for run in runs)):

@@ -4,7 +4,7 @@ import jax
 from rich.filesize import decimal
 
 from jaxrl_cb.learners import ReplayLearner
-from jaxrl_cb.trainer.memory import estimate, in_words
+from jaxrl_cb.trainer.memory import MemoryEstimate, estimate, in_words
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.programs import state_shapes
 
@@ -32,12 +32,19 @@ def describe(learner: ReplayLearner, params: TrainerParams) -> str:
         "tests, unless a callback sets it",
         f"replay: {replay.buffer_size:,} transitions, {replay.start_timesteps:,} before training; "
         f"{_bytes(state.buffer)} of {_bytes(state)} per seed",
-        f"memory: {in_words(memory.total)} for the state of {params.num_seeds} "
-        + ("seed" if params.num_seeds == 1 else "seeds")
-        + ("" if memory.available is None else f", {in_words(memory.available)} available"),
+        _memory(memory, params.num_seeds),
         f"test: {params.num_test_episodes} episodes after each epoch",
     ]
     return "\n".join(lines)
+
+
+def _memory(memory: MemoryEstimate, num_seeds: int) -> str:
+    words = f"memory: {in_words(memory.total)} for the state of {num_seeds} "
+    words += "seed" if num_seeds == 1 else f"seeds, {in_words(memory.total // num_seeds)} each"
+    if memory.available is None:
+        return words
+    fit = memory.available * num_seeds // memory.total
+    return f"{words}; {in_words(memory.available)} available, enough for {fit:,} seeds"
 
 
 def _bytes(tree) -> str:

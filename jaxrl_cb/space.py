@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrl_cb.checks import check_float
@@ -75,10 +76,11 @@ def draw_trials(
             "{'learning_rate': log_uniform(1e-4, 1e-2), 'n_step': [1, 3]}"
         )
     check_names([name.partition(".")[0] if name.startswith(DICTS) else name for name in space])
+    space = {name: _plain(values) for name, values in space.items()}
     for name, values in space.items():
         if name in SHARED:
             raise ConfigError(f"space: {name} is the same for all trials; give it beside the space")
-        if not isinstance(values, Distribution | list | tuple) or values in ([], ()):
+        if not isinstance(values, Distribution | list | tuple) or not values:
             raise ConfigTypeError(
                 f"space: {name}={shown(values)} is {kind(values)}; expected a list of values, "
                 "uniform(low, high) or log_uniform(low, high)"
@@ -96,6 +98,12 @@ def draw_trials(
         return values[random.integers(len(values))]
 
     return [{name: value(values) for name, values in space.items()} for _ in range(num_trials)]
+
+
+def _plain(values: Any) -> Any:
+    """A NumPy or JAX array (``np.logspace(-4, -2, 5)``) as a list."""
+    is_array = isinstance(values, np.ndarray | jax.Array) and values.ndim
+    return np.asarray(values).tolist() if is_array else values
 
 
 KINDS = {"uniform": uniform, "log_uniform": log_uniform}
@@ -179,5 +187,7 @@ def _value(text: str) -> Any:
 
 
 def in_json(values: Any) -> Any:
-    """A list of values, or what a distribution is, for JSON."""
-    return dataclasses.asdict(values) if isinstance(values, Distribution) else list(values)
+    """A list of values or a distribution for JSON, see `space_from_json`."""
+    if isinstance(values, Distribution):
+        return {"log_uniform" if values.is_log else "uniform": [values.low, values.high]}
+    return list(_plain(values))

@@ -5,8 +5,10 @@ import dataclasses
 import io
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrl_cb.checks import check_choice, check_int
@@ -22,29 +24,42 @@ class Trial:
     Attributes:
         index: from 0.
         settings: those of the space.
-        group: number of its group, from 0.
     """
 
     index: int
     settings: dict[str, Any]
-    group: int
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
 class SweepResult:
     """What a sweep came to.
 
     Attributes:
-        trials: in order.
-        results: of each group, whose seeds are those of its trials, one trial after another.
+        trials: in order; those of whose seeds all have begun.
+        results: of each group.
+        groups: the trial and the number within it of each seed of a group.
         num_seeds: of each trial.
         first_seed: seed of the first.
     """
 
-    trials: list[Trial]
-    results: list[TrainResult]
-    num_seeds: int
-    first_seed: int
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        results: Sequence[TrainResult],
+        groups: Sequence[Sequence[tuple[int, int]]],
+        num_seeds: int,
+        first_seed: int,
+    ):
+        self.results, self.groups = list(results), [list(group) for group in groups]
+        self.num_seeds, self.first_seed = num_seeds, first_seed
+        self._place = {
+            tuple(member): (group, row)
+            for group, members in enumerate(groups)
+            for row, member in enumerate(members)
+        }
+        whole = [(t.index, num_seeds - 1) in self._place for t in trials]
+        self.trials = [trial for trial, has_begun in zip(trials, whole, strict=True) if has_begun]
+        self._last = [last_of(np.stack([r.mean for r in own.history])) for own in self.results]
+        self._endings = [endings(own) for own in self.results]
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each trial and seed: its settings, how it ended, and its scores.
@@ -55,13 +70,11 @@ class SweepResult:
 
     def scores(self, trial: int) -> np.ndarray:
         """[num_seeds] the last test of each seed of a trial."""
-        result, places = self._places(trial)
-        return last_of(np.stack([record.mean for record in result.history]))[places]
+        return np.array([self._last[group][row] for group, row in self._places(trial)])
 
     def is_dropped(self, trial: int) -> bool:
         """Whether a callback dropped any seed of a trial."""
-        result, places = self._places(trial)
-        return bool(np.atleast_1d(result.dropped)[places].any())
+        return any(self._endings[group][row] == "dropped" for group, row in self._places(trial))
 
     @property
     def ranking(self) -> list[int]:
@@ -71,8 +84,7 @@ class SweepResult:
         """
 
         def key(index: int) -> tuple[int, float, int]:
-            result, places = self._places(index)
-            epochs = np.atleast_1d(result.epoch)[places].max().item()
+            epochs = max(self._fact("epoch", *place) for place in self._places(index))
             mean = float(np.mean(self.scores(index)))
             worth = math.inf if math.isnan(mean) else -mean
             return -epochs if self.is_dropped(index) else -sys.maxsize, worth, index
@@ -96,8 +108,16 @@ class SweepResult:
             which: "best" or "last".
         """
         check_choice("which", which, ("best", "last"))
-        result, places = self._places(trial)
-        return (result.best_policy if which == "best" else result.policy).seeds(places)
+        places = self._places(trial)
+        parts = [  # more than one where the seeds of a trial were trained in waves
+            _policy(self.results[group], which).seeds([row for own, row in places if own == group])
+            for group in dict.fromkeys(group for group, _ in places)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        params = jax.tree.map(lambda *own: np.concatenate(own), *(part.params for part in parts))
+        epsilon = np.concatenate([part.epsilon for part in parts])
+        return Policy(parts[0].algorithm, parts[0].spec, params, epsilon)
 
     def __repr__(self) -> str:
         best = self.best
@@ -106,24 +126,26 @@ class SweepResult:
             f"trial {best.index} {best.settings}, {self.interval(best.index)})"
         )
 
-    def _places(self, trial: int) -> tuple[TrainResult, list[int]]:
-        """A trial's group, and where its seeds are in it."""
+    def _places(self, trial: int) -> list[tuple[int, int]]:
+        """Group and row of each seed of a trial."""
         check_int("trial", trial, 0, len(self.trials) - 1)
-        group = self.trials[trial].group
-        before = sum(other.group == group for other in self.trials[:trial])
-        first = before * self.num_seeds
-        return self.results[group], list(range(first, first + self.num_seeds))
+        return [self._place[trial, own] for own in range(self.num_seeds)]
+
+    def _fact(self, name: str, group: int, row: int) -> Any:
+        """What a group's result says of a seed."""
+        return np.atleast_1d(getattr(self.results[group], name))[row].item()
 
     def _row(self, trial: Trial, own: int) -> dict[str, Any]:
-        result, places = self._places(trial.index)
-        place = places[own]
-        facts = {
-            name: np.atleast_1d(getattr(result, name))[place].item()
-            for name in ("epoch", "env_step", "best_score", "best_epoch")
-        }
-        score = float(self.scores(trial.index)[own])
+        group, row = self._place[trial.index, own]
+        names = ("epoch", "env_step", "best_score", "best_epoch")
+        facts = {name: self._fact(name, group, row) for name in names}
+        score = self._last[group][row].item()
         head = {"trial": trial.index, "seed": self.first_seed + own} | trial.settings
-        return head | {"ended": endings(result)[place], "score": score} | facts
+        return head | {"ended": self._endings[group][row], "score": score} | facts
+
+
+def _policy(result: TrainResult, which: str) -> Policy:
+    return result.best_policy if which == "best" else result.policy
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

@@ -496,7 +496,7 @@ SWEEPS = [
     Row('sweep({"seed": [1, 2]})', ConfigError, "seed is the same for all trials"),
     Row('sweep({"gamma": [0.9]}, 0)', ConfigError, "num_trials=0"),
     Row('sweep({"gamma": [0.9]}, num_seeds=0)', ConfigError, "num_seeds=0"),
-    Row('sweep({"gamma": [0.9]}, trials_at_once=0)', ConfigError, "trials_at_once=0"),
+    Row('sweep({"gamma": [0.9]}, seeds_at_once=0)', ConfigError, "seeds_at_once=0"),
     Row('sweep({"gamma": [0.9]}, resume="auto")', ConfigError, "need a run_dir"),
     Row('sweep({"gamma": [0.9]}, run_dir=run)', RunFolderError, "is not an empty folder"),
     Row(
@@ -625,6 +625,7 @@ COMMANDS = [
     Command("sweep CartPole-v1 --vary gamma=0.9 --run-dir {run}", "not an empty folder"),
     Command("sweep CartPole-v1 --vary gamma=0.9 --halving 0 3", "first_rung=0"),
     Command("sweep CartPole-v1 --space {list}", "a space is a list"),
+    Command("sweep CartPole-v1 --num-seeds 4 --seeds-at-once 0", "seeds_at_once=0"),
     Command("sweep CartPole-v1 --space nowhere.json", "cannot be read: No such file"),
     Command("report", "report needs a run folder"),
     Command("report nowhere", "no metrics.jsonl"),

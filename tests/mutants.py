@@ -446,8 +446,8 @@ MUTANTS = [
     Mutant(
         "memory: the next size named, which does not fit",
         "trainer/memory.py",
-        "values[fitting - 1]:,}",
-        "values[min(fitting, len(values) - 1)]:,}",
+        "values[number - 1] if number else None",
+        "values[min(number, len(values) - 1)] if number else None",
         "test_memory.py named_buffer_size",
     ),
     Mutant(
@@ -774,10 +774,31 @@ MUTANTS = [
     ),
     Mutant(
         "waves compare trials of one seed in the place of all",
-        "sweeps.py",
-        "members = [trial for trial in group.trials for _ in range(num_seeds)]",
-        "members = list(range(len(group.trials) * num_seeds))",
+        "sweep_groups.py",
+        "trials = [member.trial for member in group.members]",
+        "trials = list(range(len(group.members)))",
         "test_sweep.py halving",
+    ),
+    Mutant(
+        "a wave begins again with the first seeds of its trial",
+        "sweep_groups.py",
+        "Start(config.trainer.seed + member.own, *values)",
+        "Start(config.trainer.seed + len(group.starts), *values)",
+        "test_sweep.py many_seeds_of_one",
+    ),
+    Mutant(
+        "a wrapper keeps the first values of the parameters inside",
+        "envs/wrappers.py",
+        "reset, step = around(env.with_params(values))",
+        "reset, step = around(env)",
+        "test_env_params.py wrappers_pass",
+    ),
+    Mutant(
+        "narrower programs thought to save in proportion whatever was seen",
+        "trainer/compaction.py",
+        "if not wider:",
+        "if True:",
+        "test_compaction.py saved_follows",
     ),
 ]
 

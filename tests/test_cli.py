@@ -253,6 +253,11 @@ def test_a_sweep_and_a_report_on_it(tmp_path):
     assert len(table) == 9
     assert sum(",dropped," in row for row in table) == 4
     groups = [tmp_path / "sweep" / f"group_{number}" for number in range(2)]
+    done = cli("resume", tmp_path / "sweep", "--max-epochs", 3)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 3: 2/8 seeds run" in done.stdout
+    rows = (tmp_path / "sweep" / "trials.csv").read_text().splitlines()
+    assert {row for row in table if ",dropped," in row} < set(rows)
     done = cli("report", *groups, "-o", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     assert "P(group_0 > group_1)" in done.stdout

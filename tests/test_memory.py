@@ -146,10 +146,9 @@ def test_what_matrix_products_take_is_counted():
 
 def test_the_schedule_says_it(available):
     available(3 * 2**30)
-    # 3 x (9016 + 2580) bytes = 33.97 KiB
-    assert "memory: 34.0 KiB for the state of 3 seeds, 3.0 GiB available" in describe(
-        learner(), params()
-    )
+    # 3 x 11600 bytes = 33.98 KiB; 3 GiB are 277,691 times 11600
+    words = "memory: 34.0 KiB for the state of 3 seeds, 11.3 KiB each; 3.0 GiB available, enough "
+    assert words + "for 277,691 seeds" in describe(learner(), params())
     available(None)
     assert "for the state of 1 seed\n" in describe(learner(), params(num_seeds=1))
 
@@ -221,7 +220,10 @@ def test_fewer_seeds_are_named_where_no_buffer_size_helps(available):
     two = Trainer(learner(**FULL), params(num_seeds=2))
     available(needed(two) + 1)
     message = refusal(Trainer(learner(**FULL), params()))
-    assert message.endswith("lower num_seeds from 3 to 2 or less")
+    assert message.endswith(
+        "lower num_seeds from 3 to 2 or less, or train them in waves, "
+        "jaxrl_cb.sweep(env, {}, num_seeds=..., seeds_at_once=2)"
+    )
     two.check_memory()
 
 

@@ -12,7 +12,9 @@ import pytest
 import tiny
 
 import jaxrl_cb
+from jaxrl_cb.display import Display
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, RunFolderError
+from jaxrl_cb.plotting import plot_run
 from jaxrl_cb.report import read_run, write_report
 from jaxrl_cb.trainer import EpochStopCallbackRewardThreshold, TrainerCallbacks
 
@@ -165,6 +167,26 @@ def test_of_a_sweep_the_best_trials_are_shown(tmp_path, monkeypatch):
     expected = [str(found.trials[index].settings["n_step"]) for index in found.ranking[:3]]
     assert rows.get("n_step", expected) == expected
     assert set(rows) <= {"learning_rate", "n_step"}
+
+
+def test_many_seeds_are_shown_together(runs, tmp_path, monkeypatch, capsys):
+    """Bands in the picture, and a row for each way to end in the table."""
+    few = plot_run(runs[0]).read_bytes()
+    monkeypatch.setattr("jaxrl_cb.plotting.MOST_SEEDS", 2)
+    monkeypatch.setattr("jaxrl_cb.display.MOST_SEEDS", 2)
+    monkeypatch.setenv("COLUMNS", "160")
+    assert plot_run(runs[0]).read_bytes() != few
+    stop = TrainerCallbacks(epoch_stop_callback=lambda mean, context: context.seed == 1)
+    result = jaxrl_cb.train("CartPole-v1", num_seeds=3, callbacks=stop, **SETTINGS)
+    Display().summary(result, tmp_path)
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert [row[:4] for row in cells] == [
+        ["budget used", "2", "2 (2 to 2)", "160 (160 to 160)"],
+        ["stopped", "1", "1 (1 to 1)", "80 (80 to 80)"],
+    ]
+    last = [result.history[-1].mean[index] for index in (0, 2)]
+    assert cells[0][5] == f"{np.median(last):.1f} ({min(last):.1f} to {max(last):.1f})"
 
 
 def test_wrong_folders(runs, tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -18,7 +19,8 @@ from jaxrl_cb.errors import (
     MemoryEstimateError,
     RunFolderError,
 )
-from jaxrl_cb.space import draw_trials, parse_space, space_from_json
+from jaxrl_cb.report import read_trials
+from jaxrl_cb.space import draw_trials, in_json, parse_space, space_from_json
 from jaxrl_cb.trainer import (
     EpochStopCallbackNoImprovement,
     EpochTrainCallback,
@@ -33,6 +35,20 @@ def test_a_grid_is_every_combination_in_order():
     space = {"gamma": [0.9, 0.99], "n_step": [1, 2, 3]}
     trials = draw_trials(space, None)
     assert trials == [{"gamma": g, "n_step": n} for g in (0.9, 0.99) for n in (1, 2, 3)]
+
+
+def test_arrays_are_lists_of_values():
+    space = {"learning_rate": np.array([1e-3, 1e-2]), "n_step": np.arange(1, 3)}
+    trials = draw_trials(space, None)
+    assert trials == [{"learning_rate": r, "n_step": n} for r in (1e-3, 1e-2) for n in (1, 2)]
+    assert isinstance(trials[0]["n_step"], int)
+
+
+def test_spaces_come_back_from_json():
+    space = {"gamma": uniform(0.9, 1), "n_step": uniform(1, 3), "batch_size": log_uniform(8, 64)}
+    space |= {"learning_rate": log_uniform(1e-4, 1e-2), "hidden_sizes": [[64], [64, 64]]}
+    text = json.dumps({name: in_json(values) for name, values in space.items()})
+    assert space_from_json(json.loads(text)) == space
 
 
 def test_random_search_draws_what_the_distributions_say():
@@ -57,7 +73,11 @@ def test_random_search_draws_what_the_distributions_say():
 def test_every_seed_of_a_trial_is_the_run_by_itself():
     space = {"learning_rate": [1e-3, 1e-2], "gamma": [0.9, 0.99], "n_step": [1, 2]}
     found = sweep("CartPole-v1", space, num_seeds=2, seed=3, **SETTINGS)
-    assert [trial.group for trial in found.trials] == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert [sorted({trial for trial, _ in group}) for group in found.groups] == [
+        [0, 2, 4, 6],
+        [1, 3, 5, 7],
+    ]
+    assert found.groups[0][:3] == [(0, 0), (0, 1), (2, 0)]
     assert len(found.results) == 2
     rows = found.rows()
     assert [(row["trial"], row["seed"]) for row in rows[:4]] == [(0, 3), (0, 4), (1, 3), (1, 4)]
@@ -101,7 +121,7 @@ def test_numbers_of_the_state_share_programs_and_nothing_is_compiled_again(compi
     compiles()
     found = sweep("CartPole-v1", space, 5, num_seeds=2, seed=9, **SETTINGS)
     assert compiles() == 0
-    assert {trial.group for trial in found.trials} == {0}
+    assert len(found.groups) == 1
 
 
 def test_halving_compares_the_trials_of_all_groups():
@@ -114,8 +134,7 @@ def test_halving_compares_the_trials_of_all_groups():
     assert len(found.results) == 3
 
     def mean(index):  # after the first epoch
-        result, places = plain._places(index)
-        return result.history[1].mean[places].mean()
+        return np.mean([plain.results[g].history[1].mean[row] for g, row in plain._places(index)])
 
     kept = set(sorted(range(6), key=lambda index: (-mean(index), index))[:2])
     for row in found.rows():
@@ -143,22 +162,17 @@ def test_a_folder_has_the_plan_the_table_and_a_run_folder_for_each_group(tmp_pat
     space = {"learning_rate": log_uniform(1e-4, 1e-2), "n_step": [1, 2]}
     found = sweep("CartPole-v1", space, 4, num_seeds=2, run_dir=path, **SETTINGS)
     groups = {f"group_{g}" for g in range(len(found.results))}
-    assert {entry.name for entry in path.iterdir()} == groups | {"sweep.json", "trials.csv"}
+    files = {"sweep.json", "trials.csv", "trials.png"}
+    assert {entry.name for entry in path.iterdir()} == groups | files
     plan = json.loads((path / "sweep.json").read_text())
-    assert plan["space"]["learning_rate"] == {
-        "low": 1e-4,
-        "high": 1e-2,
-        "is_log": True,
-        "is_whole": False,
-    }
-    assert plan["trials"][1]["settings"] == found.trials[1].settings
+    assert space_from_json(plan["space"]) == space
+    assert plan["trials"][1] == found.trials[1].settings
     rows = list(csv.DictReader(io.StringIO((path / "trials.csv").read_text())))
     assert len(rows) == 8
     for row, expected in zip(rows, found.rows(), strict=True):
         assert row == {name: str(value) for name, value in expected.items()}
-    trial = found.trials[2]
-    policy = jaxrl_cb.load_policy(path / f"group_{trial.group}")
-    assert policy.num_seeds == 2 * sum(other.group == trial.group for other in found.trials)
+    for number, members in enumerate(found.groups):
+        assert jaxrl_cb.load_policy(path / f"group_{number}").num_seeds == len(members)
     with pytest.raises(RunFolderError, match="not an empty folder"):
         sweep("CartPole-v1", space, 4, num_seeds=2, run_dir=path, **SETTINGS)
 
@@ -233,6 +247,10 @@ def test_only_the_same_sweep_goes_on_in_a_folder(tmp_path):
         ({"learning_rte": [1.0]}, {}, ConfigError, "did you mean 'learning_rate'"),
         ({"gamma": []}, {}, ConfigTypeError, "expected a list of values"),
         ({"gamma": 0.9}, {}, ConfigTypeError, "expected a list of values"),
+        ({"gamma": np.zeros(0)}, {}, ConfigTypeError, "expected a list of values"),
+        ({"gamma": np.float32(0.9)}, {}, ConfigTypeError, "expected a list of values"),
+        ({"gamma": [0.9]}, {"seeds_at_once": 0}, ConfigError, "seeds_at_once=0"),
+        ({}, {"seeds_at_once": 1, "num_trials": 2}, ConfigTypeError, "expected a dict"),
         ({"gamma": uniform(0.9, 1.0)}, {}, ConfigError, "say num_trials"),
         ({"seed": [1, 2]}, {}, ConfigError, "seed is the same for all trials"),
         ({"max_epochs": [1, 2]}, {}, ConfigError, "max_epochs is the same"),
@@ -265,33 +283,47 @@ def test_what_does_not_fit_into_memory_is_refused_or_trained_in_waves(monkeypatc
     space = {"n_step": [1, 2], "gamma": [0.9, 0.95, 0.99]}
     whole = sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
     compiles()
-    needed = sum(_estimate(space, num_seeds=2))
-    limit = needed * 2 // 5
+    started = []
+    sweep("CartPole-v1", space, num_seeds=2, on_start=started.extend, **SETTINGS)
+    assert [trainer.params.num_seeds for trainer in started] == [6, 6]
+    limit = sum(trainer.memory_estimate().total for trainer in started) * 11 // 24  # 5.5 of 12
     with monkeypatch.context() as patch:
         patch.setattr("jaxrl_cb.trainer.memory.available_bytes", lambda devices: limit)
-        with pytest.raises(MemoryEstimateError, match=r"a seed; .* for 2 trials; .*_once=2"):
+        words = r"6 trials of 2 seeds need .* a seed; .* enough for 5 seeds; .* seeds_at_once=4"
+        with pytest.raises(MemoryEstimateError, match=words):
             sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
     assert compiles() == 0
-    found = sweep("CartPole-v1", space, num_seeds=2, trials_at_once=2, **SETTINGS)
+    found = sweep("CartPole-v1", space, num_seeds=2, seeds_at_once=5, **SETTINGS)
     assert found.rows() == whole.rows()
-    assert [trial.group for trial in found.trials] == [0, 0, 1, 2, 3, 3]
+    trials = [sorted({trial for trial, _ in members}) for members in found.groups]
+    assert trials == [[0, 1], [2], [3], [4, 5]]
     assert all(result.state.buffer is None for result in found.results)
 
 
-def _estimate(space, num_seeds):
-    from jaxrl_cb import sweeps
-    from jaxrl_cb.config import resolve
-
-    own = {name: value for name, value in SETTINGS.items() if name != "verbose"}
-    configs = [resolve("CartPole-v1", "dqn", own | t) for t in draw_trials(space, None)]
-    for group in sweeps._grouped("CartPole-v1", configs, range(len(configs)), num_seeds):
-        yield sweeps._Run(group, num_seeds, None).trainer.memory_estimate().total
+def test_many_seeds_of_one_setting_are_trained_in_waves(tmp_path):
+    """Three seeds, two at a time: as if they were trained together; also where trials are split."""
+    together = jaxrl_cb.train("CartPole-v1", num_seeds=3, **SETTINGS)
+    path = tmp_path / "sweep"
+    found = sweep("CartPole-v1", {}, num_seeds=3, seeds_at_once=2, run_dir=path, **SETTINGS)
+    assert found.groups == [[(0, 0), (0, 1)], [(0, 2)]]
+    np.testing.assert_array_equal(found.scores(0), together.history[-1].mean)
+    ours, theirs = found.policy(0), together.best_policy
+    for a, b in zip(*map(jax.tree.leaves, (ours.params, theirs.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(ours.epsilon, theirs.epsilon)
+    (run,) = read_trials(path, "sweep")
+    np.testing.assert_array_equal(run.scores, found.scores(0))
+    assert run.outcome["epoch"] == [3, 3, 3]
+    space = {"gamma": [0.9, 0.95]}
+    two = sweep("CartPole-v1", space, num_seeds=3, seeds_at_once=2, **SETTINGS)
+    assert [len(members) for members in two.groups] == [2, 1, 2, 1]
+    assert two.rows() == sweep("CartPole-v1", space, num_seeds=3, **SETTINGS).rows()
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_waves_go_on_exactly(tmp_path, epoch):
     space, options = {"n_step": [1, 2]}, {"num_seeds": 2, "checkpoint_every": 1}
-    options |= {"trials_at_once": 1, "run_dir": tmp_path / "sweep"}
+    options |= {"seeds_at_once": 2, "run_dir": tmp_path / "sweep"}
     whole = sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
 
     class FailsLate(Fails):
@@ -314,10 +346,23 @@ def test_waves_go_on_exactly(tmp_path, epoch):
     assert found.rows() == whole.rows()
 
 
+def test_a_sweep_may_go_on_for_more_epochs(tmp_path):
+    space, options = {"gamma": [0.9, 0.99]}, SETTINGS | {"learning_rate_schedule": "constant"}
+    options |= {"epsilon_decay_steps": 100}
+    whole = sweep("CartPole-v1", space, **options)
+    path = tmp_path / "sweep"
+    sweep("CartPole-v1", space, run_dir=path, **(options | {"max_epochs": 1}))
+    longer = sweep("CartPole-v1", space, run_dir=path, resume="must", **options)
+    assert longer.rows() == whole.rows()
+    assert json.loads((path / "sweep.json").read_text())["shared"]["max_epochs"] == 3
+
+
 def test_lines_tell_how_it_goes(capsys):
     sweep("CartPole-v1", {"n_step": [1, 2]}, num_seeds=2, **(SETTINGS | {"verbose": True}))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"epoch {epoch}" for epoch in range(4)]
+    assert lines[0].startswith("2 trials of 2 seeds: ")
+    assert "a seed; " in lines[0]
+    assert [line.split(":")[0] for line in lines[1:]] == [f"epoch {epoch}" for epoch in range(4)]
     assert "4/4 seeds run, best trial" in lines[-1]
 
 

@@ -25,6 +25,7 @@ from jaxrl_cb.types import PyTree
 # What a process on CPU takes besides, whatever it runs: measured, 3.0 to 3.9 MiB. Pages of its
 # libraries' code are not counted (5 to 10 MiB more), as the kernel drops them when memory is short.
 HOST_BYTES = 7 * 2**19
+_IN_WAVES = "jaxrl_cb.sweep(env, {{}}, num_seeds=..., seeds_at_once={})"
 # The dtype's bits and the shape of what a matrix product or a fusion of one gives, on CPU.
 _PRODUCT = re.compile(r"%(?:ynn_fusion|dot)\S* = [a-z]+(\d+)\[([\d,]*)\]")
 
@@ -209,10 +210,12 @@ def _advice(run: _Run, limit: int, besides: int = 0) -> str:
         limit: bytes.
         besides: see `_Run.needs`.
     """
+    fitting = _fitting(run, "num_seeds", limit, besides)
+    waves = "" if fitting is None else f", or train them in waves, {_IN_WAVES.format(fitting)}"
     for name in ("buffer_size", "num_seeds", "num_envs"):
         step = _step(run, name, limit, besides)
         if step:
-            return f"lower {step}"
+            return f"lower {step}{waves}"
     step = _step(run.changed("num_seeds", 1), "buffer_size", limit, besides)
     if step:
         return f"lower num_seeds from {run.params.num_seeds:,} to 1 and {step}"
@@ -224,16 +227,22 @@ def _advice(run: _Run, limit: int, besides: int = 0) -> str:
 
 def _step(run: _Run, name: str, limit: int, besides: int) -> str | None:
     """The highest lower value of a setting with which the run fits, in words."""
+    fitting = _fitting(run, name, limit, besides)
+    if fitting is None:
+        return None
+    or_less = "" if name == "num_envs" else " or less"  # not every lower one divides the rest
+    return f"{name} from {run.value(name):,} to {fitting:,}{or_less}"
+
+
+def _fitting(run: _Run, name: str, limit: int, besides: int) -> int | None:
+    """The highest lower value of a setting with which the run fits."""
 
     def needs(value: int) -> int:
         return run.changed(name, value).needs(besides)
 
     values = run.lower_values(name)
-    fitting = bisect.bisect_right(values, limit, key=needs)
-    if not fitting:
-        return None
-    or_less = "" if name == "num_envs" else " or less"  # not every lower one divides the rest
-    return f"{name} from {run.value(name):,} to {values[fitting - 1]:,}{or_less}"
+    number = bisect.bisect_right(values, limit, key=needs)
+    return values[number - 1] if number else None
 
 
 def _besides(run: _Run, programs: Programs | None) -> int:
