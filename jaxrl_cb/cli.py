@@ -30,6 +30,7 @@ COMMANDS = (
     commands.report,
     commands.render,
     commands.envs,
+    commands.algorithms,
 )
 
 JARGON = {
@@ -110,11 +111,14 @@ def _deferred(function: Callable[..., None], settings: Any) -> Callable[..., Cal
 
 def _settings(arguments: list[str]) -> Any:
     """The type of a dict that holds what is given of all settings; help shows preset values."""
+    from jaxrl_cb.algorithms import VARIANTS
     from jaxrl_cb.config import FIELDS, GROUPS, resolve
     from jaxrl_cb.presets import PRESETS
 
     env = next((a for a in arguments if any(a == known for known, _ in PRESETS)), None)
-    defaults = resolve(env, "dqn", {}).flat()
+    named = arguments[arguments.index("--algorithm") + 1 :] if "--algorithm" in arguments else []
+    algorithm = named[0] if named and named[0] in VARIANTS else "dqn"
+    defaults = resolve(env, algorithm, {}).flat()
     kinds: dict[str, Any] = {}
     for name, (group, field) in FIELDS.items():
         hint = f"(default: {defaults[name]})"

@@ -36,7 +36,7 @@ def train(
     Args:
         env: a gymnax id, for example CartPole-v1.
         settings: those that were given.
-        algorithm: dqn.
+        algorithm: its name; `jaxrl-cb algorithms` lists them.
         run_dir: folder to write to; by default one under runs/ with the time in its name.
         resume: "never" wants a new or an empty folder; "auto" goes on from the newest good
             checkpoint of --run-dir or starts anew; "must" only goes on.
@@ -88,7 +88,7 @@ def sweep(
             learning_rate=log_uniform(1e-4,1e-2) with --num-trials.
         space: JSON file with the same: values by setting, or {"log_uniform": [1e-4, 1e-2]}.
         num_trials: trials drawn at random; by default every combination is one.
-        algorithm: dqn.
+        algorithm: its name; `jaxrl-cb algorithms` lists them.
         run_dir: folder to write to; by default one under runs/ with the time in its name.
         resume: "auto" goes on with the sweep in --run-dir or starts anew; "must" only goes on.
         checkpoint_every: epochs from one checkpoint to the next.
@@ -404,6 +404,24 @@ def envs() -> None:
         table.add_row(entry.id, *facts)
     console = Console()
     console.width = max(console.width, 140)  # ids are whole, also in a pipe
+    console.print(table)
+
+
+def algorithms() -> None:
+    """List the algorithms: where each comes from, its own settings, and its defaults."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxrl_cb.algorithms import VARIANTS
+
+    table = Table(show_lines=False)
+    for column in ("name", "paper", "settings of its own", "defaults that differ"):
+        table.add_column(column, no_wrap=column == "name")
+    for name, variant in VARIANTS.items():
+        defaults = ", ".join(f"{key} {value}" for key, value in variant.defaults.items())
+        table.add_row(name, variant.paper, ", ".join(variant.settings), defaults)
+    console = Console()
+    console.width = max(console.width, 140)
     console.print(table)
 
 

@@ -1,14 +1,15 @@
 """All settings of a run by one flat set of names, and what follows from them."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
 
-from jaxrl_cb.algorithms import DQN, Algorithm
-from jaxrl_cb.checks import Choice, check_choice, check_fields, check_int
+from jaxrl_cb.algorithms import VARIANTS, Algorithm
+from jaxrl_cb.checks import Choice, Range, check_choice, check_fields, check_int
 from jaxrl_cb.envs import Environment, EnvSpec
 from jaxrl_cb.errors import (
     ConfigError,
@@ -32,8 +33,9 @@ from jaxrl_cb.ops.losses import LOSSES
 from jaxrl_cb.presets import PRESETS
 from jaxrl_cb.trainer.params import TrainerParams
 
-ALGORITHMS = ("dqn",)
 COMPUTE_DTYPES = ("float32", "bfloat16")
+LEAST_IMAGE = {"cnn": 3, "nature": 36}
+"""Rows and columns that convolutional networks need."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +43,15 @@ class NetworkConfig:
     """The Q-network.
 
     Attributes:
-        network: "mlp", or "cnn": a 3 x 3 convolution of 16 features before the hidden layers, for
+        network: "mlp", "cnn": a 3 x 3 convolution of 16 features before the hidden layers, or
+            "nature": three convolutions for images of some 84 x 84 (Mnih et al. 2015); both for
             observations [rows, columns, channels].
         hidden_sizes: width of each hidden layer.
         layer_norm: whether LayerNorm follows each hidden layer.
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
         normalize_obs: whether observations are normalised by their running mean and deviation.
+        noisy: whether dense layers have learned noise, which explores in the place of epsilon
+            (Fortunato et al. 2018).
         compute_dtype: of the hidden layers' matrix products, "float32" or "bfloat16", which is
             meant for accelerators: on CPUs it was slower.
     """
@@ -56,6 +61,7 @@ class NetworkConfig:
     layer_norm: bool = True
     dueling: bool = False
     normalize_obs: bool = False
+    noisy: bool = False
     compute_dtype: Annotated[str, Choice(COMPUTE_DTYPES)] = "float32"
 
     def __post_init__(self):
@@ -77,11 +83,31 @@ class AlgorithmConfig:
     Attributes:
         double: whether the online network chooses the action that the target network values (van
             Hasselt et al. 2016).
-        loss: "squared" or "huber".
+        loss: "squared" or "huber", where one value per action is learned.
+        munchausen_alpha: weight of Munchausen's bonus.
+        munchausen_temperature: of Munchausen's policy, in units of the reward.
+        munchausen_clip: least value that Munchausen's logarithm counts with.
+        num_atoms: of C51.
+        v_min: lowest return that C51 tells apart.
+        v_max: highest return that C51 tells apart.
+        num_quantiles: of QR-DQN.
+        num_fractions: quantile fractions that IQN draws for the loss.
+        num_target_fractions: quantile fractions that IQN draws for the target.
+        num_acting_fractions: quantile fractions that IQN's action values are the mean of.
     """
 
     double: bool = True
     loss: Annotated[str, Choice(LOSSES)] = "squared"
+    munchausen_alpha: Annotated[float, Range(0, 1)] = 0.9
+    munchausen_temperature: Annotated[float, Range(0, open_low=True)] = 0.03
+    munchausen_clip: Annotated[float, Range(-math.inf, 0)] = -1.0
+    num_atoms: Annotated[int, Range(2)] = 51
+    v_min: Annotated[float, Range(-math.inf)] = -10.0
+    v_max: Annotated[float, Range(-math.inf)] = 10.0
+    num_quantiles: Annotated[int, Range(1)] = 51
+    num_fractions: Annotated[int, Range(1)] = 8
+    num_target_fractions: Annotated[int, Range(1)] = 8
+    num_acting_fractions: Annotated[int, Range(1)] = 32
 
     def __post_init__(self):
         check_fields(self)
@@ -124,7 +150,13 @@ class EnvConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that a run is made of, besides the environment and the callbacks."""
+    """Everything that a run is made of, besides the environment and the callbacks.
+
+    Attributes:
+        name: of the algorithm; the others are groups of settings.
+    """
+
+    name: str
 
     trainer: TrainerParams
     replay: ReplayConfig
@@ -137,26 +169,34 @@ class Config:
 
     def flat(self) -> dict[str, Any]:
         """All settings by name."""
-        groups = [getattr(self, group.name) for group in dataclasses.fields(self)]
+        groups = [getattr(self, group) for group in GROUPS]
         return {f.name: getattr(g, f.name) for g in groups for f in dataclasses.fields(g)}
 
     def build_algorithm(self, spec: EnvSpec) -> Algorithm:
         """The algorithm for an environment."""
         own = self.network
-        if own.network == "cnn" and (len(spec.obs_shape) != 3 or min(spec.obs_shape[:2]) < 3):
+        least = LEAST_IMAGE.get(own.network, 0)
+        if least and (len(spec.obs_shape) != 3 or min(spec.obs_shape[:2]) < least):
             raise ConfigError(
-                f"network='cnn' wants observations [rows, columns, channels] of 3 rows and columns "
-                f"or more; those of {spec.id!r} are {list(spec.obs_shape)}; take network='mlp'"
+                f"network={own.network!r} wants observations [rows, columns, channels] of {least} "
+                f"rows and columns or more; those of {spec.id!r} are {list(spec.obs_shape)}; take "
+                "network='mlp'"
             )
-        network = NETWORKS[own.network](
-            num_actions=spec.num_actions,
-            hidden_sizes=own.hidden_sizes,
-            layer_norm=own.layer_norm,
-            dueling=own.dueling,
-            compute_dtype=own.compute_dtype,
-        )
-        network = Normalized(network) if own.normalize_obs else network
-        return DQN(network, double=self.algorithm.double, loss_name=self.algorithm.loss)
+
+        def make_network(*, num_outputs: int | None = None, implicit: bool = False) -> Any:
+            network = NETWORKS[own.network](
+                num_actions=spec.num_actions,
+                hidden_sizes=own.hidden_sizes,
+                layer_norm=own.layer_norm,
+                dueling=own.dueling,
+                compute_dtype=own.compute_dtype,
+                num_outputs=num_outputs,
+                implicit=implicit,
+                noisy=own.noisy,
+            )
+            return Normalized(network) if own.normalize_obs else network
+
+        return VARIANTS[self.name].build(make_network, self.algorithm)
 
     def build_learner(self, environment: Environment) -> ReplayLearner:
         """The learner for an environment."""
@@ -170,7 +210,9 @@ class Config:
         )
 
 
-GROUPS = typing.get_type_hints(Config)
+GROUPS: dict[str, Any] = {
+    n: c for n, c in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(c)
+}
 FIELDS = {f.name: (group, f) for group, c in GROUPS.items() for f in dataclasses.fields(c)}
 """By setting name: its group, and its dataclass field."""
 
@@ -205,20 +247,24 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
     """The settings of a run.
 
     Named settings are taken as they are. The others come from the preset of (environment,
-    algorithm) and from defaults that follow the number of environments; those that count steps
-    are brought to a multiple of it.
+    algorithm), or else from that of DQN and the algorithm's own defaults, and from defaults that
+    follow the number of environments; those that count steps are brought to a multiple of it.
 
     Args:
         env_id: the environment's id, or None for an object (no preset).
-        algorithm: "dqn".
+        algorithm: a name in `jaxrl_cb.algorithms.VARIANTS`.
         named: what the user set.
 
     Raises:
         ConfigError: an unknown name, with the nearest; values that do not fit.
     """
-    check_choice("algorithm", algorithm, ALGORITHMS)
+    check_choice("algorithm", algorithm, VARIANTS)
     check_names(named)
-    values = {**PRESETS.get((env_id or "", algorithm), {}), **named}
+    variant, env_id = VARIANTS[algorithm], env_id or ""
+    usual = PRESETS.get((env_id, "dqn"), {}) | dict(variant.defaults)
+    usual |= PRESETS.get((env_id, algorithm), {})
+    _leave_out(algorithm, usual, named)
+    values = {**usual, **named}
     num_envs = values.get("num_envs", ReplayConfig.num_envs)
     check_int("num_envs", num_envs, 1)
     _follow(values, named, num_envs)
@@ -226,7 +272,26 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
         group: config(**{name: values[name] for name in values if FIELDS[name][0] == group})
         for group, config in GROUPS.items()
     }
-    return Config(**groups)
+    return Config(name=algorithm, **groups)
+
+
+def _leave_out(algorithm: str, usual: dict[str, Any], named: Mapping[str, Any]) -> None:
+    """Leaves out of a preset what an algorithm does not read.
+
+    Raises:
+        ConfigError: the user set such a thing.
+    """
+    read = VARIANTS[algorithm].settings
+    for field in dataclasses.fields(AlgorithmConfig):
+        name = field.name
+        if name in read:
+            continue
+        usual.pop(name, None)
+        if name in named and named[name] != field.default:  # config.json holds all of them
+            raise ConfigError(
+                f"{name}={shown(named[name])} is no setting of {algorithm!r}, which has "
+                f"{', '.join(read) or 'none of its own'}; `jaxrl-cb algorithms` lists all"
+            )
 
 
 def _follow(values: dict[str, Any], named: Mapping[str, Any], num_envs: int) -> None:

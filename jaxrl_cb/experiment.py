@@ -56,7 +56,7 @@ def train(
 
     Args:
         env: a gymnax id, a gymnax environment, a pair (env, params), or an `Environment`.
-        algorithm: "dqn".
+        algorithm: its name, see `jaxrl_cb.algorithms.VARIANTS` and ``jaxrl-cb algorithms``.
         seed: 0 to 2^32 - 1.
         num_seeds: runs trained together, with seeds ``seed``, ``seed + 1``, ...
         callbacks: what to call between epochs; only callbacks stop a run early.

@@ -25,6 +25,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_final": 0.05,
         "epsilon_decay_steps": 10_000,
     },
+    ("CartPole-v1", "c51"): {"v_min": 0.0, "v_max": 100.0},
     ("Acrobot-v1", "dqn"): {
         "num_envs": 16,
         "epoch_num_steps": 9_600,
@@ -44,6 +45,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "hidden_sizes": (128, 128),
         "epsilon_decay_steps": 2_000,
     },
+    ("Acrobot-v1", "c51"): {"v_min": -50.0, "v_max": 0.0},
     ("MountainCar-v0", "dqn"): {
         "num_envs": 64,
         "epoch_num_steps": 6_400,
@@ -64,6 +66,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_final": 0.02,
         "epsilon_decay_steps": 10_000,
     },
+    ("MountainCar-v0", "c51"): {"v_min": -50.0, "v_max": 0.0},
     ("FrozenLake-misc", "dqn"): {
         "num_envs": 16,
         "epoch_num_steps": 9_600,
@@ -75,6 +78,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "samples_per_insert": 8.0,
         "n_step": 3,
         "gamma": 0.995,
+        "double": True,
         "tau": 1.0,
         "target_update_period": 25,
         "learning_rate": 5e-4,
@@ -92,6 +96,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "samples_per_insert": 4.0,
         "n_step": 3,
         "gamma": 0.995,
+        "double": True,
         "dueling": True,
         "loss": "huber",
         "tau": 1.0,
@@ -112,6 +117,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "samples_per_insert": 8.0,
         "n_step": 5,
         "gamma": 0.995,
+        "double": True,
         "dueling": True,
         "tau": 1.0,
         "target_update_period": 500,

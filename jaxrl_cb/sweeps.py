@@ -53,7 +53,7 @@ def sweep(
             `log_uniform`); ``env_params.gravity`` and ``env_kwargs.x`` name an entry of these.
         num_trials: of them drawn at random; None takes every combination of lists (a grid).
         num_seeds: of each trial: ``seed``, ``seed + 1``, ...
-        algorithm: "dqn".
+        algorithm: its name, see `jaxrl_cb.algorithms.VARIANTS` and ``jaxrl-cb algorithms``.
         seed: the first one; random search is seeded with it as well.
         callbacks: what to call between epochs. Train and test callbacks are called once for each
             group of trials with the same programs, on a copy for each; stop callbacks are asked for

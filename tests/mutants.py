@@ -236,8 +236,8 @@ MUTANTS = [
     Mutant(
         "bfloat16 in the head as well",
         "networks/mlp.py",
-        'nn.Dense(self.num_actions, name="head")',
-        'nn.Dense(self.num_actions, dtype=self.compute_dtype, name="head")',
+        'dense(self.num_actions * per_action, name="head")',
+        'dense(self.num_actions * per_action, dtype=self.compute_dtype, name="head")',
         "test_networks.py bfloat16",
     ),
     Mutant(
@@ -799,6 +799,55 @@ MUTANTS = [
         "if not wider:",
         "if True:",
         "test_compaction.py saved_follows",
+    ),
+    Mutant(
+        "Munchausen's bonus of the best action for any",
+        "ops/munchausen.py",
+        "self.log_policy(q_values)[action]",
+        "jnp.max(self.log_policy(q_values))",
+        "test_algorithms.py munchausen",
+    ),
+    Mutant(
+        "Munchausen without the entropy of the next step",
+        "ops/munchausen.py",
+        "(outcomes - self.log_policy(q_values)[:, None])",
+        "outcomes",
+        "test_algorithms.py munchausen",
+    ),
+    Mutant(
+        "quantile fractions counted from the other end",
+        "ops/distributions.py",
+        "(error < 0)",
+        "(error > 0)",
+        "test_algorithms.py qr_dqn",
+    ),
+    Mutant(
+        "mass beyond the last atom is lost",
+        "ops/distributions.py",
+        "inside = jnp.clip(values, atoms[0], atoms[-1])",
+        "inside = values",
+        "test_algorithms.py c51",
+    ),
+    Mutant(
+        "all samples of a minibatch have the same quantile fractions",
+        "algorithms/base.py",
+        "return jax.random.fold_in(key, lax.axis_index(SAMPLE_AXIS))",
+        "return jax.random.fold_in(key, 0 * lax.axis_index(SAMPLE_AXIS))",
+        "test_algorithms.py fractions",
+    ),
+    Mutant(
+        "tests are played with noise",
+        "algorithms/base.py",
+        "return lambda obs, _: q_values(obs, None)",
+        "return lambda obs, key: q_values(obs, key)",
+        "test_algorithms.py without_noise",
+    ),
+    Mutant(
+        "noise of one output for all",
+        "networks/layers.py",
+        "_noise(key_in, inputs), _noise(key_out, self.features)",
+        "_noise(key_in, inputs), _noise(key_out, 1)",
+        "test_algorithms.py noisy_layer",
     ),
 ]
 

@@ -147,6 +147,7 @@ def test_every_setting_of_a_network_reaches_it(network, env):
         "layer_norm": False,
         "dueling": True,
         "compute_dtype": "bfloat16",
+        "noisy": True,
     }
     config = resolve(None, "dqn", {"network": network, **own})
     built = config.build_algorithm(make(env).spec).network

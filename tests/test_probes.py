@@ -20,11 +20,12 @@ from jaxrl_cb.trainer import Trainer, TrainerParams
 GAMMA, NUM_ENVS, NUM_UPDATES = 0.9, 8, 3000
 
 
-def learner_of(environment, n):
+def learner_of(environment, n, algorithm=None):
     """Acts at random, one gradient step per vector step, the target copied every 20 of them."""
+    network = MLP(environment.spec.num_actions, hidden_sizes=(32,), layer_norm=False)
     return ReplayLearner(
         environment,
-        DQN(MLP(environment.spec.num_actions, hidden_sizes=(32,), layer_norm=False)),
+        algorithm or DQN(network),
         ReplayConfig(
             num_envs=NUM_ENVS,
             buffer_size=1024,
@@ -39,15 +40,15 @@ def learner_of(environment, n):
     )
 
 
-def learned(environment, obs, n=1):
+def learned(environment, obs, n=1, algorithm=None):
     """[B, A] action values after training, in one program compiled for speed of compiling."""
-    learner = learner_of(environment, n)
+    learner = learner_of(environment, n, algorithm)
 
     def run(seed, initial):
         state = learner.init(seed, *initial)
         state, _ = lax.scan(lambda s, _: (learner.step(s)[0], None), state, length=NUM_UPDATES)
         q_values = jax.vmap(learner.algorithm.q_values, (None, 0, None))
-        return q_values(state.params, np.array(obs, np.float32), state.key), state.num_updates
+        return q_values(state.params, np.array(obs, np.float32), None), state.num_updates
 
     def array(x):
         return np.asarray(x, np.int32 if np.result_type(x).kind == "i" else np.float32)

@@ -1,10 +1,13 @@
 """What the learner asks of an algorithm."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
+from jax import lax
 
+from jaxrl_cb.errors import ConfigTypeError, kind, shown
 from jaxrl_cb.types import Array, PyTree, Transition
 
 
@@ -20,8 +23,8 @@ class Algorithm(Protocol):
         """Parameters for observations like `obs` ([*obs])."""
         ...
 
-    def q_values(self, params: PyTree, obs: Array, key: Array) -> Array:
-        """[A] action values."""
+    def q_values(self, params: PyTree, obs: Array, key: Array | None) -> Array:
+        """[A] action values; without a key, as in tests, nothing about them is random."""
         ...
 
     def target(
@@ -58,7 +61,58 @@ def joined(learned: PyTree, rest: PyTree) -> PyTree:
     return {"params": learned, **rest} if rest else learned
 
 
-def batched_q(algorithm: Algorithm, params: PyTree) -> Callable[[Array, Array], Array]:
+SAMPLE_AXIS = "samples"
+"""Name of the axis that the learner maps the methods over, where it is more than one sample."""
+
+
+def key_of_sample(key: Array) -> Array:
+    """A key of one's own for each sample of a minibatch, given the one that they share."""
+    try:
+        return jax.random.fold_in(key, lax.axis_index(SAMPLE_AXIS))
+    except NameError:  # a sample by itself
+        return key
+
+
+def batched_q(algorithm: Algorithm, params: PyTree) -> Callable[[Array, Array | None], Array]:
     """The action values of a batch: ``q(obs [B, *obs], key) -> [B, A]``."""
-    q_values = jax.vmap(algorithm.q_values, in_axes=(None, 0, None))
+    q_values = jax.vmap(algorithm.q_values, in_axes=(None, 0, None), axis_name=SAMPLE_AXIS)
     return lambda obs, key: q_values(params, obs, key)
+
+
+def greedy_q(algorithm: Algorithm, params: PyTree) -> Callable[[Array, Any], Array]:
+    """The same for tests, where nothing is random: the key is not looked at."""
+    q_values = batched_q(algorithm, params)
+    return lambda obs, _: q_values(obs, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkAlgorithm:
+    """What algorithms have in common whose parameters are those of one network.
+
+    Attributes:
+        network: anything with flax's ``init(key, obs)`` and ``apply(params, obs)``; where it has
+            an attribute `noisy` that is true, ``apply`` is given ``rngs={"noise": key}``.
+    """
+
+    network: Any
+
+    def __post_init__(self):
+        for method in ("init", "apply"):
+            if isinstance(self.network, type) or not hasattr(self.network, method):
+                raise ConfigTypeError(
+                    f"network={shown(self.network)} is {kind(self.network)} that has no {method}; "
+                    "expected a flax module, for example MLP(num_actions)"
+                )
+
+    def init(self, key: Array, obs: Array) -> PyTree:
+        return self.network.init(key, obs)
+
+    def observe(self, params: PyTree, obs: Array) -> PyTree:
+        method = getattr(self.network, "observe", None)
+        return params if method is None else method(params, obs)
+
+    def apply(self, params: PyTree, obs: Array, *more: Array, key: Array | None) -> Array:
+        """What the network gives; without a key it has no noise."""
+        if key is None or not getattr(self.network, "noisy", False):
+            return self.network.apply(params, obs, *more)
+        return self.network.apply(params, obs, *more, rngs={"noise": key})

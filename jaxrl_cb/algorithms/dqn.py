@@ -1,62 +1,57 @@
-"""DQN and Double DQN."""
+"""DQN, Double DQN and Munchausen DQN."""
 
 import dataclasses
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from jaxrl_cb.algorithms.base import NetworkAlgorithm
 from jaxrl_cb.checks import check_bool, check_choice
-from jaxrl_cb.errors import ConfigTypeError, kind, shown
 from jaxrl_cb.ops.losses import LOSSES
+from jaxrl_cb.ops.munchausen import Munchausen
 from jaxrl_cb.ops.targets import chosen, double_target, max_target
 from jaxrl_cb.types import Array, PyTree, Transition
 
 
 @dataclasses.dataclass(frozen=True)
-class DQN:
-    """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016).
+class DQN(NetworkAlgorithm):
+    """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016; Vieillard et al. 2020).
 
     Attributes:
-        network: anything with flax's ``init(key, obs)`` and ``apply(params, obs) -> [A]``.
+        network: gives [A] action values.
         double: whether the online network chooses the action that the target network values.
         loss_name: "squared" or "huber" (threshold 1).
+        munchausen: makes it Munchausen DQN, whose target network does all; `double` is not asked.
     """
 
-    network: Any
     double: bool = True
     loss_name: str = "squared"
+    munchausen: Munchausen | None = None
 
     def __post_init__(self):
-        for method in ("init", "apply"):
-            if isinstance(self.network, type) or not hasattr(self.network, method):
-                raise ConfigTypeError(
-                    f"network={shown(self.network)} is {kind(self.network)} that has no {method}; "
-                    "expected a flax module, for example MLP(num_actions)"
-                )
+        super().__post_init__()
         check_bool("double", self.double)
         check_choice("loss", self.loss_name, LOSSES)
 
-    def init(self, key: Array, obs: Array) -> PyTree:
-        return self.network.init(key, obs)
-
-    def q_values(self, params: PyTree, obs: Array, key: Array) -> Array:
-        return self.network.apply(params, obs)
-
-    def observe(self, params: PyTree, obs: Array) -> PyTree:
-        method = getattr(self.network, "observe", None)
-        return params if method is None else method(params, obs)
+    def q_values(self, params: PyTree, obs: Array, key: Array | None) -> Array:
+        return self.apply(params, obs, key=key)
 
     def target(
         self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
     ) -> Array:
-        q_next = self.network.apply(target_params, transition.next_obs)
+        reward, discount = transition.reward, transition.discount
+        q_next = self.apply(target_params, transition.next_obs, key=key)
+        if self.munchausen:
+            q = self.apply(target_params, transition.obs, key=key)
+            bonus = self.munchausen.bonus(q, transition.action)
+            return reward + bonus + discount * self.munchausen.value(q_next, q_next[:, None])[0]
         if not self.double:
-            return max_target(transition.reward, transition.discount, q_next)
-        q_select = self.network.apply(params, transition.next_obs)
-        return double_target(transition.reward, transition.discount, q_next, q_select)
+            return max_target(reward, discount, q_next)
+        q_select = self.apply(params, transition.next_obs, key=jax.random.fold_in(key, 1))
+        return double_target(reward, discount, q_next, q_select)
 
     def loss(
         self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
     ) -> tuple[Array, Array]:
-        error = chosen(self.network.apply(params, obs), action) - target
+        error = chosen(self.apply(params, obs, key=key), action) - target
         return LOSSES[self.loss_name](error), jnp.abs(error)

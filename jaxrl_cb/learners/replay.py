@@ -11,7 +11,15 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxrl_cb.algorithms.base import Algorithm, batched_q, joined, observe, split
+from jaxrl_cb.algorithms.base import (
+    SAMPLE_AXIS,
+    Algorithm,
+    batched_q,
+    greedy_q,
+    joined,
+    observe,
+    split,
+)
 from jaxrl_cb.buffers import ReplayRing
 from jaxrl_cb.checks import check_kind
 from jaxrl_cb.envs.environment import Environment
@@ -203,7 +211,7 @@ class ReplayLearner:
             num_episodes: N, complete episodes, one per environment.
         """
         key = jax.random.fold_in(jax.random.fold_in(test_key, phase[0]), phase[1])
-        q_values = batched_q(self.algorithm, params)
+        q_values = greedy_q(self.algorithm, params)
         environment = self.environment.with_params(env_params)
         return evaluation.evaluate(environment, q_values, epsilon, key, num_episodes)
 
@@ -305,14 +313,14 @@ class ReplayLearner:
     ) -> tuple[TrainState, Losses]:
         key_target, key_loss = keys
         algorithm, hyperparams = self.algorithm, state.hyperparams
-        target = jax.vmap(algorithm.target, in_axes=(None, None, 0, None))(
+        target = jax.vmap(algorithm.target, (None, None, 0, None), axis_name=SAMPLE_AXIS)(
             state.params, state.target_params, transition, key_target
         )
 
         learned, rest = split(state.params)
 
         def loss_fn(learned):
-            losses, _ = jax.vmap(algorithm.loss, in_axes=(None, 0, 0, 0, None))(
+            losses, _ = jax.vmap(algorithm.loss, (None, 0, 0, 0, None), axis_name=SAMPLE_AXIS)(
                 joined(learned, rest), transition.obs, transition.action, target, key_loss
             )
             return jnp.mean(weight * losses)

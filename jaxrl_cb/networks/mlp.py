@@ -1,10 +1,11 @@
-"""Fully connected Q-network, plain or dueling."""
+"""Fully connected Q-network and the heads that all networks end in."""
 
 import functools
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrl_cb.networks.layers import FractionEmbedding, NoisyDense
 from jaxrl_cb.types import Array
 
 
@@ -22,6 +23,10 @@ class MLP(nn.Module):
         compute_dtype: of the hidden layers' matrix products, "float32" or "bfloat16". Parameters,
             LayerNorm and the head are float32 in either case: bfloat16 cannot tell -100 from
             -100.2, by which the values of two actions may differ.
+        num_outputs: N, numbers for each action (atoms, quantiles); None is one, without an axis.
+        implicit: whether it takes K quantile fractions beside the observation, whose embedding
+            multiplies what goes into the last hidden layer (Dabney et al. 2018, IQN).
+        noisy: whether all dense layers are `NoisyDense`.
     """
 
     num_actions: int
@@ -29,20 +34,41 @@ class MLP(nn.Module):
     layer_norm: bool = True
     dueling: bool = False
     compute_dtype: str = "float32"
+    num_outputs: int | None = None
+    implicit: bool = False
+    noisy: bool = False
 
     @nn.compact
-    def __call__(self, obs: Array) -> Array:
-        """Maps one observation of any shape to [A] float32 action values."""
+    def __call__(self, obs: Array, fractions: Array | None = None) -> Array:
+        """Values of the actions, float32.
+
+        Args:
+            obs: one observation of any shape.
+            fractions: [K] in [0, 1], of an implicit network.
+
+        Returns:
+            [A], or [A, N], or [A, K] at the fractions.
+        """
         x = jnp.ravel(obs).astype(jnp.float32)
+        dense = NoisyDense if self.noisy else nn.Dense
         hidden = functools.partial(
-            nn.Dense, dtype=self.compute_dtype, kernel_init=nn.initializers.he_uniform()
+            dense, dtype=self.compute_dtype, kernel_init=nn.initializers.he_uniform()
         )
-        for size in self.hidden_sizes:
+        last = max(len(self.hidden_sizes) - 1, 0)
+        for index, size in enumerate((*self.hidden_sizes, None)):
+            if fractions is not None and index == last:
+                x = x * FractionEmbedding(x.shape[-1], name="fractions")(fractions)
+            if size is None:  # behind the last one
+                break
             x = hidden(size)(x).astype(jnp.float32)
             x = nn.LayerNorm()(x) if self.layer_norm else x
             x = nn.relu(x)
-        q_values = nn.Dense(self.num_actions, name="head")(x)
+        per_action = self.num_outputs or 1
+        values = dense(self.num_actions * per_action, name="head")(x)
+        values = values.reshape(*values.shape[:-1], self.num_actions, per_action)
         if self.dueling:
-            value = nn.Dense(1, name="value")(x)
-            q_values = value + q_values - jnp.mean(q_values)
-        return q_values
+            value = dense(per_action, name="value")(x)
+            values = value[..., None, :] + values - jnp.mean(values, axis=-2, keepdims=True)
+        if fractions is not None:
+            return values[..., 0].T
+        return values if self.num_outputs else values[..., 0]

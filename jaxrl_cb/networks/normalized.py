@@ -28,15 +28,21 @@ class Normalized:
     network: Any
     limit: float = 10.0
 
-    def init(self, key: Array, obs: Array) -> PyTree:
-        variables = self.network.init(key, obs)
+    def init(self, key: Array, obs: Array, *more: Array) -> PyTree:
+        variables = self.network.init(key, obs, *more)
         return {**variables, COLLECTION: dict(vars(no_moments(obs.shape)))}
 
-    def apply(self, variables: PyTree, obs: Array) -> Array:
+    @property
+    def noisy(self) -> bool:
+        """Whether the network takes random numbers."""
+        return getattr(self.network, "noisy", False)
+
+    def apply(self, variables: PyTree, obs: Array, *more: Array, **options: Any) -> Array:
         own = Moments(**variables[COLLECTION])
         others = {name: value for name, value in variables.items() if name != COLLECTION}
         obs = (obs.astype(jnp.float32) - own.mean) * lax.rsqrt(own.variance + 1e-8)
-        return self.network.apply(others, jnp.clip(obs, -self.limit, self.limit))
+        obs = jnp.clip(obs, -self.limit, self.limit)
+        return self.network.apply(others, obs, *more, **options)
 
     def observe(self, variables: PyTree, obs: Array) -> PyTree:
         """The variables after more observations, [E, *obs]."""

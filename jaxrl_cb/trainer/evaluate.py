@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_cb.algorithms.base import Algorithm, batched_q
+from jaxrl_cb.algorithms.base import Algorithm, greedy_q
 from jaxrl_cb.checks import check_float, check_int
 from jaxrl_cb.envs import Environment, EnvSpec
 from jaxrl_cb.errors import ConfigError, UnsupportedEnvError
@@ -77,7 +77,7 @@ def check_packing(environment: Environment, metrics: ChunkMetrics) -> None:
 @functools.lru_cache(maxsize=8)
 def _program(algorithm: Algorithm, environment: Environment, episodes: int) -> Any:
     def run(params, seed, epsilon):
-        key, q_values = jax.random.key(seed), batched_q(algorithm, params)
+        key, q_values = jax.random.key(seed), greedy_q(algorithm, params)
         return evaluation.evaluate(environment, q_values, epsilon, key, episodes)
 
     return jax.jit(run)

@@ -145,8 +145,7 @@ def check_policy(name: str, value: Any) -> None:
 
 
 def _q_values(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
-    # Networks with noise of their own get the same at every call.
-    return batched_q(algorithm, params)(obs, jax.random.key(0))
+    return batched_q(algorithm, params)(obs, None)
 
 
 def _greedy(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
@@ -154,8 +153,8 @@ def _greedy(algorithm: Algorithm, params: PyTree, obs: jax.Array) -> jax.Array:
 
 
 def _explore(algorithm: Algorithm, params: PyTree, obs: jax.Array, epsilon, key) -> jax.Array:
-    next_key, words = draw(key, (2, len(obs)))
-    return epsilon_greedy(words, batched_q(algorithm, params)(obs, next_key), epsilon)
+    _, words = draw(key, (2, len(obs)))
+    return epsilon_greedy(words, batched_q(algorithm, params)(obs, None), epsilon)
 
 
 @functools.lru_cache(maxsize=96)

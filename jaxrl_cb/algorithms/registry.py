@@ -1,0 +1,112 @@
+"""Algorithms by name: what each is made of, and the settings that it has."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxrl_cb.algorithms.base import Algorithm
+from jaxrl_cb.algorithms.c51 import C51
+from jaxrl_cb.algorithms.dqn import DQN
+from jaxrl_cb.algorithms.iqn import IQN
+from jaxrl_cb.algorithms.qr_dqn import QRDQN
+from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
+from jaxrl_cb.ops.munchausen import Munchausen
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """An algorithm that has a name.
+
+    Attributes:
+        build: ``build(make_network, settings) -> Algorithm``. ``make_network(num_outputs=None,
+            implicit=False)`` gives the network that was chosen, see `jaxrl_cb.networks.MLP`;
+            `settings` is a `jaxrl_cb.config.AlgorithmConfig`.
+        paper: where it comes from.
+        settings: names in `settings` that it reads.
+        defaults: settings of any kind that differ from the usual ones.
+    """
+
+    build: Callable[[Callable[..., Any], Any], Algorithm]
+    paper: str
+    settings: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _dqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
+    return DQN(make_network(), own.double, own.loss)
+
+
+def _munchausen_dqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
+    return DQN(make_network(), False, own.loss, _munchausen(own))
+
+
+def _c51(make_network: Callable[..., Any], own: Any) -> Algorithm:
+    network = make_network(num_outputs=own.num_atoms)
+    return C51(network, own.num_atoms, own.v_min, own.v_max, own.double)
+
+
+def _qr_dqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
+    return QRDQN(make_network(num_outputs=own.num_quantiles), own.num_quantiles, own.double)
+
+
+def _iqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
+    return IQN(make_network(implicit=True), *_fractions(own), own.double)
+
+
+def _m_iqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
+    return IQN(make_network(implicit=True), *_fractions(own), False, _munchausen(own))
+
+
+def _fractions(own: Any) -> tuple[int, int, int]:
+    return own.num_fractions, own.num_target_fractions, own.num_acting_fractions
+
+
+def _munchausen(own: Any) -> Munchausen:
+    return Munchausen(own.munchausen_alpha, own.munchausen_temperature, own.munchausen_clip)
+
+
+MUNCHAUSEN = ("munchausen_alpha", "munchausen_temperature", "munchausen_clip")
+FRACTIONS = ("num_fractions", "num_target_fractions", "num_acting_fractions")
+PLAIN: dict[str, Any] = {"double": False}
+NOISY: dict[str, Any] = {"noisy": True, "epsilon_start": 0.0, "epsilon_final": 0.0}
+
+VARIANTS = {
+    "dqn": Variant(_dqn, "Mnih et al. 2015", ("double", "loss"), PLAIN),
+    "double_dqn": Variant(_dqn, "van Hasselt et al. 2016", ("double", "loss"), {"double": True}),
+    "dueling_dqn": Variant(
+        _dqn, "Wang et al. 2016", ("double", "loss"), {"double": True, "dueling": True}
+    ),
+    "noisy_dqn": Variant(_dqn, "Fortunato et al. 2018", ("double", "loss"), PLAIN | NOISY),
+    "munchausen_dqn": Variant(_munchausen_dqn, "Vieillard et al. 2020", ("loss", *MUNCHAUSEN)),
+    "c51": Variant(_c51, "Bellemare et al. 2017", ("num_atoms", "v_min", "v_max", "double"), PLAIN),
+    "qr_dqn": Variant(_qr_dqn, "Dabney et al. 2018a", ("num_quantiles", "double"), PLAIN),
+    "iqn": Variant(_iqn, "Dabney et al. 2018b", (*FRACTIONS, "double"), PLAIN),
+    "m_iqn": Variant(_m_iqn, "Vieillard et al. 2020", (*FRACTIONS, *MUNCHAUSEN)),
+}
+"""By name; `register` adds to it."""
+
+
+def register(name: str, variant: Variant) -> None:
+    """Gives an algorithm of one's own a name, for `train`, run folders and the command line.
+
+    A run of it is loaded by a program that has registered it.
+
+    Args:
+        name: as in ``train(env, name)``.
+        variant: what it is; another one of the same name replaces it, but none of the library's.
+
+    Raises:
+        ConfigError: the name is the library's own.
+    """
+    if not isinstance(name, str) or not isinstance(variant, Variant):
+        wrong = variant if isinstance(name, str) else name
+        raise ConfigTypeError(
+            f"register got {shown(wrong)}, {kind(wrong)}; expected a name and a Variant"
+        )
+    if name in OWN:
+        raise ConfigError(f"algorithm {name!r} is the library's own; choose another name")
+    VARIANTS[name] = variant
+
+
+OWN = frozenset(VARIANTS)
+"""Names of the library's own algorithms."""

@@ -1,0 +1,86 @@
+"""Layers that flax does not have."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrl_cb.types import Array
+
+NOISE = "noise"
+"""Name of the random numbers that `NoisyDense` draws; without any it is its mean."""
+
+
+class NoisyDense(nn.Module):
+    """A dense layer whose weights have learned, factorised Gaussian noise (Fortunato et al. 2018).
+
+    ``y = W x + b + f(e_out) * (S (f(e_in) * x) + s)`` with ``f(e) = sign(e) sqrt(|e|)`` (eq. 10 and
+    11), which makes no matrix of weights for each sample. Without random numbers named `NOISE`,
+    as in tests, it is ``W x + b``.
+
+    Attributes:
+        features: outputs.
+        dtype: of the matrix products.
+        kernel_init: not used; means begin uniform in +-1/sqrt(inputs), as in the paper.
+        sigma: the deviations begin as ``sigma / sqrt(inputs)``.
+    """
+
+    features: int
+    dtype: Any = "float32"
+    kernel_init: Any = None
+    sigma: float = 0.5
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., inputs] to [..., features]."""
+        inputs = x.shape[-1]
+        bound = 1 / math.sqrt(inputs)
+
+        def uniform(key, shape):
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        deviation = nn.initializers.constant(self.sigma * bound)
+        kernel = self.param("kernel", uniform, (inputs, self.features))
+        bias = self.param("bias", uniform, (self.features,))
+        kernel_sigma = self.param("kernel_sigma", deviation, (inputs, self.features))
+        bias_sigma = self.param("bias_sigma", deviation, (self.features,))
+        dtype = jnp.dtype(self.dtype)
+        x, kernel, kernel_sigma = (value.astype(dtype) for value in (x, kernel, kernel_sigma))
+        y = (x @ kernel).astype(jnp.float32) + _wide(bias, x)
+        if not self.has_rng(NOISE):
+            return y
+        key_in, key_out = jax.random.split(self.make_rng(NOISE))
+        noise_in, noise_out = _noise(key_in, inputs), _noise(key_out, self.features)
+        scaled = (x * _wide(noise_in.astype(dtype), x)) @ kernel_sigma
+        return y + _wide(noise_out, x) * (scaled.astype(jnp.float32) + _wide(bias_sigma, x))
+
+
+class FractionEmbedding(nn.Module):
+    """``relu(W cos(pi i tau) + b)`` for i of 0 to 63 (Dabney et al. 2018, eq. 4).
+
+    Attributes:
+        features: outputs.
+        num_cosines: of the fraction.
+    """
+
+    features: int
+    num_cosines: int = 64
+
+    @nn.compact
+    def __call__(self, fractions: Array) -> Array:
+        """Maps fractions [K] to [K, features]."""
+        frequencies = math.pi * jnp.arange(self.num_cosines, dtype=jnp.float32)
+        cosines = jnp.cos(fractions[:, None] * frequencies[None, :])
+        return nn.relu(nn.Dense(self.features, name="embedding")(cosines))
+
+
+def _noise(key: Array, size: int) -> Array:
+    normal = jax.random.normal(key, (size,))
+    return jnp.sign(normal) * jnp.sqrt(jnp.abs(normal))
+
+
+def _wide(vector: Array, like: Array) -> Array:
+    """A vector with as many axes as another array, for strict promotion of ranks."""
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
