@@ -565,7 +565,11 @@ SECTIONS = {
 
 COMMANDS = [
     Command("", "Expected one of...train", True),
-    Command("watch", "there are train, sweep, resume, evaluate, plot, report, render, envs", True),
+    Command(
+        "watch",
+        "there are train, sweep, resume, evaluate, plot, report, render, envs, algorithms",
+        True,
+    ),
     Command("train", "a gymnax id", True),
     Command("train Cartpole-v1", "did you mean 'CartPole-v1'?"),
     Command("train ALE/Pong-v5", "is not a gymnax environment"),

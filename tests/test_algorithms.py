@@ -8,6 +8,7 @@ import numpy as np
 import probes
 import pytest
 import tiny
+from test_fuzz import own_settings
 from test_probes import learned
 
 import jaxrl_cb
@@ -54,7 +55,7 @@ def target_and_loss(algorithm, online, target_table, transition, key=None):
     return np.asarray(target), [float(value) for value in loss]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rlax():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield pytest.importorskip("rlax")
@@ -183,12 +184,6 @@ def test_m_iqn_is_its_equation():
 
 
 # --- every name ---
-
-
-def own_settings(name, **settings):
-    """Without those that belong to other algorithms."""
-    others = set(AlgorithmConfig.__dataclass_fields__) - set(VARIANTS[name].settings)
-    return {key: value for key, value in settings.items() if key not in others}
 
 
 @pytest.mark.parametrize("name", NAMES)

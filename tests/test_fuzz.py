@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
 import jaxrl_cb
-from jaxrl_cb.config import FIELDS, load_config, resolve
+from jaxrl_cb.algorithms import VARIANTS
+from jaxrl_cb.config import FIELDS, AlgorithmConfig, load_config, resolve
 from jaxrl_cb.envs import make
 from jaxrl_cb.errors import ConfigError, JaxrlError
 from jaxrl_cb.trainer import Trainer
@@ -55,12 +56,17 @@ def plausible(name):
     if "bool" in text:
         return st.booleans()
     if "str" in text:
-        schedules = ["constant", "linear", "cosine"]
-        others = ["squared", "huber", "stop", "raise", "warn", "mlp", "cnn"]
-        return st.sampled_from([*schedules, *others, "float32", "bfloat16"])
+        (choice,) = field.type.__metadata__
+        return st.sampled_from([*choice.choices])
     if "float" in text:
         return st.floats(0, 1)
     return st.sampled_from([1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 320, 640, 1280])
+
+
+def own_settings(algorithm, **named):
+    """Without those that belong to other algorithms."""
+    others = set(AlgorithmConfig.__dataclass_fields__) - set(VARIANTS[algorithm].settings)
+    return {name: value for name, value in named.items() if name not in others}
 
 
 def random_settings(name_of_all=tuple(FIELDS)):
@@ -77,10 +83,15 @@ accepted, messages = [], []
 
 
 @settings(STABLE, max_examples=500)
-@given(named=random_settings(), env=st.sampled_from(["CartPole-v1", None]))
-def check_random_settings(named, env):
+@given(
+    named=random_settings(),
+    env=st.sampled_from(["CartPole-v1", None]),
+    algorithm=st.sampled_from(sorted(VARIANTS)),
+)
+def check_random_settings(named, env, algorithm):
+    named = own_settings(algorithm, **named)
     try:
-        config = resolve(env, "dqn", named)
+        config = resolve(env, algorithm, named)
         environment = make("CartPole-v1", config.env.env_kwargs, config.env.env_params)
         trainer = Trainer(config.build_learner(environment), config.trainer)
     except ConfigError as error:
@@ -90,7 +101,7 @@ def check_random_settings(named, env):
     flat = config.flat()
     assert all(name in flat for name in named)
     text = json.dumps(
-        {"env": env, "algorithm": "dqn", "settings": flat}, default=lambda x: x.tolist()
+        {"env": env, "algorithm": algorithm, "settings": flat}, default=lambda x: x.tolist()
     )
     assert resolve(*load_config(text)) == config  # nothing that is written is read otherwise
     assert trainer.params.epoch_num_steps % trainer.learner.num_envs == 0
@@ -127,7 +138,9 @@ def small_settings(draw):
     }
     others = set(FIELDS) - set(named) - {"num_seeds", "vectorize_seeds"}
     usual = {name: plausible(name) for name in sorted(others)}
-    return named | draw(st.fixed_dictionaries({}, optional=usual))
+    algorithm = draw(st.sampled_from(sorted(VARIANTS)))
+    more = own_settings(algorithm, **draw(st.fixed_dictionaries({}, optional=usual)))
+    return {"algorithm": algorithm} | named | more
 
 
 finished = []
@@ -159,9 +172,11 @@ def test_random_small_runs_go_through():
 def test_the_strategies_have_values_of_every_setting_that_are_accepted(name):
     def is_accepted(value):
         try:
-            config = resolve("CartPole-v1", "dqn", {name: value})
+            config = resolve("CartPole-v1", algorithm, {name: value})
         except ConfigError:
             return False
-        return config != resolve("CartPole-v1", "dqn", {})
+        return config != resolve("CartPole-v1", algorithm, {})
+
+    algorithm = next((own for own in VARIANTS if name in VARIANTS[own].settings), "dqn")
 
     find(plausible(name), is_accepted, settings=STABLE)

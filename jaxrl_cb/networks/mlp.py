@@ -57,7 +57,7 @@ class MLP(nn.Module):
         last = max(len(self.hidden_sizes) - 1, 0)
         for index, size in enumerate((*self.hidden_sizes, None)):
             if fractions is not None and index == last:
-                x = x * FractionEmbedding(x.shape[-1], name="fractions")(fractions)
+                x = x[None, :] * FractionEmbedding(x.shape[-1], name="fractions")(fractions)
             if size is None:  # behind the last one
                 break
             x = hidden(size)(x).astype(jnp.float32)
