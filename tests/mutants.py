@@ -801,6 +801,13 @@ MUTANTS = [
         "test_compaction.py saved_follows",
     ),
     Mutant(
+        "a group whose seeds were all dropped is saved again",
+        "trainer/checkpointer.py",
+        "if self._trainer.progress.epoch == self._saved_epoch:",
+        "if False:",
+        "test_sweep.py just_saved",
+    ),
+    Mutant(
         "Munchausen's bonus of the best action for any",
         "ops/munchausen.py",
         "self.log_policy(q_values)[action]",

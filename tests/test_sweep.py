@@ -220,6 +220,26 @@ def test_a_sweep_that_was_cut_off_goes_on_exactly(tmp_path, num_members, epoch):
             np.testing.assert_array_equal(a.returns, b.returns)
 
 
+class DropsGroup(EpochTrainCallback):
+    """Drops all seeds of the group of so many, before an epoch."""
+
+    def callback(self, epoch, env_step, context):
+        if epoch == 2 and len(context.population.trials) == 2:
+            context.drop(context.running)
+
+
+def test_a_group_that_is_dropped_where_it_was_just_saved_goes_on_exactly(tmp_path):
+    space, options = {"n_step": [1, 1, 2]}, {"num_seeds": 2, "checkpoint_every": 1}
+    options |= {"run_dir": tmp_path / "sweep", "callbacks": TrainerCallbacks(DropsGroup())}
+    found = sweep("CartPole-v1", space, **options, **SETTINGS)
+    ends = [(row["trial"], row["ended"], row["epoch"]) for row in found.rows()]
+    assert ends == [
+        (t, "dropped", 1) if t == 2 else (t, "budget used", 3) for t in (0, 0, 1, 1, 2, 2)
+    ]
+    again = sweep("CartPole-v1", space, resume="must", **options, **SETTINGS)
+    assert again.rows() == found.rows()
+
+
 class Never(EpochTrainCallback):
     """Does nothing."""
 

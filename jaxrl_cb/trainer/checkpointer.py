@@ -172,6 +172,8 @@ class Checkpointer:
         """
         if self._job and self._job.is_done:
             self.wait()
+        if self._trainer.progress.epoch == self._saved_epoch:  # callbacks dropped all seeds since
+            return
         if self.every is None:
             passed = time.monotonic() - self._saved_at
             is_due = passed >= SECONDS or seconds > LONG_EPOCH
