@@ -92,7 +92,8 @@ class AlgorithmConfig:
         v_max: highest return that C51 tells apart.
         num_quantiles: of QR-DQN.
         num_fractions: quantile fractions that IQN draws for the loss.
-        num_target_fractions: quantile fractions that IQN draws for the target.
+        num_target_fractions: quantile fractions that IQN draws for the target, and that it finds
+            the next action by.
         num_acting_fractions: quantile fractions that IQN's action values are the mean of.
     """
 

@@ -19,7 +19,8 @@ class IQN(NetworkAlgorithm):
     Attributes:
         network: ``apply(params, obs, fractions [K])`` gives [A, K] quantiles.
         num_fractions: drawn for the loss, for each sample.
-        num_target_fractions: drawn for the target.
+        num_target_fractions: drawn for the target; as many, evenly spaced, are what the next action
+            or policy is found by.
         num_acting_fractions: evenly spaced, that action values are the mean of.
         double: whether the online network chooses the next action.
         munchausen: makes it M-IQN, whose target network does all; `double` is not asked.
@@ -41,8 +42,7 @@ class IQN(NetworkAlgorithm):
         return self.network.init(key, obs, midpoints(1))
 
     def q_values(self, params: PyTree, obs: Array, key: Array | None) -> Array:
-        fractions = midpoints(self.num_acting_fractions)
-        return jnp.mean(self.apply(params, obs, fractions, key=key), axis=1)
+        return self._means(params, obs, key, self.num_acting_fractions)
 
     def target(
         self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
@@ -51,13 +51,14 @@ class IQN(NetworkAlgorithm):
         key, key_select = jax.random.split(key)
         fractions = self._drawn(key, self.num_target_fractions)
         quantiles = self.apply(target_params, next_obs, fractions, key=key)
+        count = self.num_target_fractions
         if self.munchausen:
-            q = self.q_values(target_params, transition.obs, key)
-            q_next = self.q_values(target_params, next_obs, key)
+            q = self._means(target_params, transition.obs, key, count)
+            q_next = self._means(target_params, next_obs, key, count)
             bonus = self.munchausen.bonus(q, transition.action)
             return reward + bonus + discount * self.munchausen.value(q_next, quantiles)
-        select = params if self.double else target_params
-        action = jnp.argmax(self.q_values(select, next_obs, key_select if self.double else key))
+        select = (params, key_select) if self.double else (target_params, key)
+        action = jnp.argmax(self._means(select[0], next_obs, select[1], count))
         return reward + discount * quantiles[action]
 
     def loss(
@@ -66,6 +67,10 @@ class IQN(NetworkAlgorithm):
         fractions = self._drawn(key, self.num_fractions)
         quantiles = chosen_row(self.apply(params, obs, fractions, key=key), action)
         return quantile_huber(quantiles, fractions, target)
+
+    def _means(self, params: PyTree, obs: Array, key: Array | None, count: int) -> Array:
+        fractions = midpoints(count)
+        return jnp.mean(self.apply(params, obs, fractions, key=key), axis=1)
 
     def _drawn(self, key: Array, count: int) -> Array:
         return jax.random.uniform(key_of_sample(key), (count,))
