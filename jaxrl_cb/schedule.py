@@ -29,7 +29,8 @@ def describe(learner: ReplayLearner, params: TrainerParams) -> str:
         f"target network: {target_words} every {target.target_update_period:,} gradient steps",
         f"epsilon: {exploration.epsilon_start:g} to {exploration.epsilon_final:g} over "
         f"{exploration.decay_steps(total):,} environment steps, {exploration.epsilon_test:g} in "
-        "tests, unless a callback sets it",
+        "tests, unless a callback sets it"
+        + (f"; a ladder of {exploration.epsilon_ladder:g}" if exploration.epsilon_ladder else ""),
         f"replay: {replay.buffer_size:,} transitions, {replay.start_timesteps:,} before training; "
         f"{_bytes(state.buffer)} of {_bytes(state)} per seed",
         _memory(memory, params.num_seeds),

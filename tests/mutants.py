@@ -808,6 +808,13 @@ MUTANTS = [
         "test_sweep.py just_saved",
     ),
     Mutant(
+        "the ladder of epsilons is left out",
+        "learners/replay.py",
+        "return ladder(epsilon, self.num_envs, exponent) if exponent else epsilon",
+        "return epsilon",
+        "test_trainer.py of_a_ladder",
+    ),
+    Mutant(
         "Munchausen's bonus of the best action for any",
         "ops/munchausen.py",
         "self.log_policy(q_values)[action]",

@@ -11,7 +11,14 @@ import pytest
 from scipy import stats
 
 from jaxrl_cb.ops.counters import take_credit, update_rate, updates_after
-from jaxrl_cb.ops.epsilon import advance, epsilon_at, epsilon_greedy, linear_decay, segment
+from jaxrl_cb.ops.epsilon import (
+    advance,
+    epsilon_at,
+    epsilon_greedy,
+    ladder,
+    linear_decay,
+    segment,
+)
 from jaxrl_cb.ops.losses import LOSSES, huber, squared
 from jaxrl_cb.ops.randomness import below, draw, uniform
 from jaxrl_cb.ops.returns import n_step_transition
@@ -458,3 +465,11 @@ def test_what_a_draw_begins_with_does_not_depend_on_what_follows():
 def test_different_keys_draw_different_words():
     words = [np.asarray(draw(jax.random.key(seed), (4,))[1]) for seed in range(100)]
     assert len(np.unique(words)) == 400
+
+
+def test_a_ladder_gives_every_environment_its_own_epsilon():
+    found = ladder(jnp.float32(0.4), 4, 7.0)
+    np.testing.assert_allclose(found, [0.4, 0.4 ** (10 / 3), 0.4 ** (17 / 3), 0.4**8], rtol=1e-5)
+    np.testing.assert_allclose(ladder(jnp.float32(0.3), 1, 7.0), [0.3], rtol=1e-6)
+    np.testing.assert_array_equal(ladder(jnp.float32(1.0), 3, 7.0), [1, 1, 1])
+    np.testing.assert_array_equal(ladder(jnp.float32(0.0), 3, 7.0), [0, 0, 0])

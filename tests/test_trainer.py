@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from jaxrl_cb.algorithms import DQN
+from jaxrl_cb.config import resolve
 from jaxrl_cb.envs import functional, make
 from jaxrl_cb.errors import JaxrlError, NonFiniteWarning
 from jaxrl_cb.learners import (
@@ -1745,3 +1746,25 @@ def test_chunk_lengths_add_up_in_at_most_two_sizes():
             assert max(lengths) <= longest
             assert len(set(lengths)) <= 2
             assert max(lengths) - min(lengths) <= 1
+
+
+def test_environments_of_a_ladder_act_at_their_own_epsilon():
+    """One step of 400 environments at 0.5 and 0.5^9: the first half is the more random one.
+
+    The network is greedy for one action in all of them, so that whatever else was done was random.
+    """
+    settings = {"num_envs": 400, "buffer_size": 20_000, "start_timesteps": 0, "batch_size": 128}
+    settings |= {"epsilon_start": 0.5, "epsilon_final": 0.5, "epsilon_ladder": 8.0}
+    settings |= {"samples_per_insert": 0.0, "hidden_sizes": (4,), "epoch_num_steps": 20_000}
+    config = resolve(None, "dqn", settings | {"max_epochs": 1})
+    learner = config.build_learner(make("CartPole-v1"))
+    state = Trainer(learner, config.trainer).run().state
+    obs, action = (np.asarray(x)[0] for x in (state.buffer.obs, state.buffer.action))
+    params = jax.tree.map(lambda x: x[0], state.params)
+    q = jax.vmap(jax.vmap(learner.algorithm.q_values, (None, 0, None)), (None, 0, None))
+    greedy = np.asarray(q(params, obs, None)).argmax(axis=-1)
+    other = action != greedy  # half of the random ones
+    expected = 0.5 ** (1 + 8 * np.arange(400) / 399) / 2
+    for own in np.array_split(np.arange(400), 4):
+        deviation = np.sqrt(expected[own].mean() / other[:, own].size)
+        assert abs(other[:, own].mean() - expected[own].mean()) < 5 * deviation

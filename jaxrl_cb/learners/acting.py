@@ -32,7 +32,7 @@ def act(
         environment: of which there are E.
         q_values: ``q_values(obs [E, *obs], key) -> [E, A]``.
         rollout: where the environments stand.
-        epsilon: [] probability of a random action.
+        epsilon: [] or [E], probability of a random action.
         words: `act_shape` uint32, random.
         like: a key of the implementation that keys are to have.
 

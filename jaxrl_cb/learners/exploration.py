@@ -19,12 +19,16 @@ class Exploration:
         epsilon_final: the same at and after `epsilon_decay_steps`, in [0, 1].
         epsilon_decay_steps: environment steps of one seed; None takes 15 % of all its steps.
         epsilon_test: probability of a random action in tests, in [0, 1].
+        epsilon_ladder: environment i of E acts in training with epsilon to the power of
+            ``1 + epsilon_ladder * i / (E - 1)``, whatever sets epsilon; 0 is the same for all
+            (Horgan et al. 2018, Ape-X: 7, with an epsilon of 0.4).
     """
 
     epsilon_start: Annotated[float, Range(0, 1)] = 1.0
     epsilon_final: Annotated[float, Range(0, 1)] = 0.05
     epsilon_decay_steps: Annotated[int | None, Range(0)] = None
     epsilon_test: Annotated[float, Range(0, 1)] = 0.0
+    epsilon_ladder: Annotated[float, Range(0)] = 0.0
 
     def __post_init__(self):
         check_fields(self)

@@ -30,7 +30,7 @@ from jaxrl_cb.learners.exploration import Exploration
 from jaxrl_cb.learners.optimizer import OptimizerConfig
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
 from jaxrl_cb.ops.counters import NEVER, take_credit, updates_after
-from jaxrl_cb.ops.epsilon import advance, epsilon_at
+from jaxrl_cb.ops.epsilon import advance, epsilon_at, ladder
 from jaxrl_cb.ops.finite import index_if_nonfinite, num_nonfinite
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
@@ -104,7 +104,7 @@ class ReplayLearner:
         optimizer = dataclasses.replace(self.optimizer, learning_rate=0.0)
         return (
             *(self.environment, self.algorithm, self.replay),
-            *(target, optimizer, self.transformation),
+            *(target, optimizer, self.transformation, self.exploration.epsilon_ladder),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -173,7 +173,7 @@ class ReplayLearner:
 
     def step(self, state: TrainState) -> tuple[TrainState, ChunkMetrics]:
         """One vector step: act in every environment, store, and take the gradient steps due."""
-        epsilon = epsilon_at(state.epsilon.training)
+        epsilon = self._epsilon(state)
         most = math.ceil(self.replay.rate)  # gradient steps
         key, act_words, sample_words, update_words = draw(
             state.key,
@@ -218,13 +218,18 @@ class ReplayLearner:
     def _optimizer(self) -> optax.GradientTransformation:
         return self.transformation or self.optimizer.transformation()
 
+    def _epsilon(self, state: TrainState) -> Array:
+        """[] or [E], of the next vector step."""
+        epsilon, exponent = epsilon_at(state.epsilon.training), self.exploration.epsilon_ladder
+        return ladder(epsilon, self.num_envs, exponent) if exponent else epsilon
+
     def _ring(self) -> ReplayRing:
         spec, replay = self.environment.spec, self.replay
         return ReplayRing(replay.num_rows, replay.num_envs, spec.time_limit, spec.packing)
 
     def _prefill(self, state: TrainState) -> TrainState:
         random = self.replay.start_timesteps_random
-        epsilon = jnp.float32(1.0) if random else epsilon_at(state.epsilon.training)
+        epsilon = jnp.float32(1.0) if random else self._epsilon(state)
         num_actions = self.environment.spec.num_actions
 
         def no_values(obs: Array, key: Array) -> Array:  # nobody looks at them

@@ -54,6 +54,20 @@ def advance(segment: EpsilonSegment, num_steps: int) -> EpsilonSegment:
     return segment.replace(offset=segment.offset + jnp.minimum(remaining, num_steps))
 
 
+def ladder(epsilon: Array, num_envs: int, exponent: float) -> Array:
+    """[E] an epsilon for each environment, ``epsilon ** (1 + exponent * i / (E - 1))``.
+
+    (Horgan et al. 2018, Ape-X, who take epsilon 0.4 and exponent 7.)
+
+    Args:
+        epsilon: [], of environment 0.
+        num_envs: E.
+        exponent: at least 0; 0 gives all the same.
+    """
+    steps = np.arange(num_envs, dtype=np.float32) / max(num_envs - 1, 1)
+    return epsilon ** jnp.asarray(1 + exponent * steps, jnp.float32)
+
+
 def epsilon_greedy(words: Array, q_values: Array, epsilon: Array) -> Array:
     """Draws an action for each environment, with its own coin each.
 
