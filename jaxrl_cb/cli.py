@@ -17,13 +17,13 @@ from typing import Annotated, Any, TypedDict
 
 import tyro
 
-from jaxrl_cb import __version__, commands
+from jaxrl_cb import __version__, commands, sweep_commands
 from jaxrl_cb.errors import ConfigError, JaxrlError, NonFiniteError
 from jaxrl_cb.signals import Terminated, leave_at_once
 
 COMMANDS = (
     commands.train,
-    commands.sweep,
+    sweep_commands.sweep,
     commands.resume,
     commands.evaluate,
     commands.plot,

@@ -53,7 +53,7 @@ def train(
     from jaxrl_cb.run_folder import read_settings
 
     named = read_settings(config) if config else {}
-    named |= settings | _given(env_kwargs=env_kwargs, env_params=env_params)
+    named |= settings | given(env_kwargs=env_kwargs, env_params=env_params)
     if run_dir is None:
         if resume != "never":
             raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
@@ -61,65 +61,6 @@ def train(
         run_dir = Path("runs") / f"{env}__{algorithm}__{named.get('seed', 0)}__{stamp}"
     options = {"resume": resume, "checkpoint_every": checkpoint_every, "warm_start": warm_start}
     _train(env, algorithm, run_dir, stop_at, options | named)
-
-
-def sweep(
-    env: Positional[str],
-    settings: dict[str, Any],
-    vary: tuple[str, ...] = (),
-    space: Path | None = None,
-    num_trials: int | None = None,
-    algorithm: str = "dqn",
-    run_dir: Path | None = None,
-    resume: Literal["never", "auto", "must"] = "never",
-    checkpoint_every: int | None = None,
-    stop_at: str = "never",
-    halving: tuple[int, int] | None = None,
-    seeds_at_once: int | None = None,
-    env_kwargs: dict[str, int | float | bool | str] = {},  # noqa: B006, never written to
-    env_params: dict[str, float] = {},  # noqa: B006
-) -> None:
-    """Train many settings with several seeds each, together; any other setting is a flag.
-
-    Args:
-        env: a gymnax id, for example CartPole-v1.
-        settings: those that all trials have.
-        vary: what to try, for example learning_rate=1e-3,1e-2 n_step=1,3 for every combination, or
-            learning_rate=log_uniform(1e-4,1e-2) with --num-trials.
-        space: JSON file with the same: values by setting, or {"log_uniform": [1e-4, 1e-2]}.
-        num_trials: trials drawn at random; by default every combination is one.
-        algorithm: its name; `jaxrl-cb algorithms` lists them.
-        run_dir: folder to write to; by default one under runs/ with the time in its name.
-        resume: "auto" goes on with the sweep in --run-dir or starts anew; "must" only goes on.
-        checkpoint_every: epochs from one checkpoint to the next.
-        stop_at: "never"; "threshold" or a number stops a seed there, confirmed on 100 fresh
-            episodes.
-        halving: epochs to the first decision and a factor, for example 2 3: of all trials the best
-            third goes on after 2 epochs, a third of those after 6, and so on.
-        seeds_at_once: train in waves of so many seeds, where all together need more memory than
-            there is; without --vary, many seeds of one setting.
-        env_kwargs: parameters or constructor arguments of the environment.
-        env_params: parameters of it that are fractions, kept in the state; --vary takes
-            env_params.gravity=9.8,12.
-    """
-    from jaxrl_cb.files import parse_json, read_text, reading
-    from jaxrl_cb.space import parse_space, space_from_json
-
-    varied = parse_space(vary)
-    if space:
-        with reading(space):
-            varied = space_from_json(parse_json(read_text(space))) | varied
-    if not varied and seeds_at_once is None:
-        raise ConfigError("sweep needs something to try: --vary learning_rate=1e-3,1e-2 or --space")
-    named = settings | _given(env_kwargs=env_kwargs, env_params=env_params)
-    if run_dir is None:
-        if resume != "never":
-            raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        run_dir = Path("runs") / f"sweep__{env}__{algorithm}__{stamp}"
-    options = {"num_trials": num_trials, "seeds_at_once": seeds_at_once, "resume": resume}
-    command = {"stop_at": stop_at, "halving": halving, "checkpoint_every": checkpoint_every}
-    _sweep(env, varied, algorithm, run_dir, command, options | named)
 
 
 def resume(
@@ -136,18 +77,19 @@ def resume(
     """
     from jaxrl_cb.config import load_config
     from jaxrl_cb.files import read_text, reading
+    from jaxrl_cb.sweep_commands import resume_sweep
     from jaxrl_cb.sweep_folder import is_sweep
     from jaxrl_cb.trainer.checkpoint_store import CheckpointStore
 
     if is_sweep(run_dir):
-        return _resume_sweep(run_dir, max_epochs, checkpoint_every)
+        return resume_sweep(run_dir, max_epochs, checkpoint_every)
     file = run_dir / "config.json"
     if not file.is_file():
         raise CheckpointNotFoundError(f"{str(run_dir)!r} has no run to resume (no config.json)")
     with reading(file):
         text = read_text(file)
     env, algorithm, named = load_config(text, str(file))
-    before = _command_of(run_dir, "run", "train", env)
+    before = command_of(run_dir, "run", "train", env)
     with reading(run_dir / COMMAND):
         stop_at, every = str(before["stop_at"]), before["checkpoint_every"]
     named |= {} if max_epochs is None else {"max_epochs": max_epochs}
@@ -157,23 +99,7 @@ def resume(
     return _train(str(env), algorithm, run_dir, stop_at, options)
 
 
-def _resume_sweep(run_dir: Path, max_epochs: int | None, checkpoint_every: int | None) -> None:
-    from jaxrl_cb.files import reading
-    from jaxrl_cb.space import space_from_json
-    from jaxrl_cb.sweep_folder import PLAN, read_plan
-
-    plan = read_plan(run_dir)
-    with reading(run_dir / PLAN):
-        env, algorithm, space = plan["env"], plan["algorithm"], space_from_json(plan["space"])
-        names = ("num_trials", "num_seeds", "seed", "seeds_at_once")
-        options = dict(plan["shared"]) | {name: plan[name] for name in names}
-    command = _command_of(run_dir, "sweep", "sweep", env)
-    command |= {} if checkpoint_every is None else {"checkpoint_every": checkpoint_every}
-    options |= {} if max_epochs is None else {"max_epochs": max_epochs}
-    _sweep(env, space, algorithm, run_dir, command, options | {"resume": "must"})
-
-
-def _command_of(run_dir: Path, what: str, function: str, env: str | None) -> dict[str, Any]:
+def command_of(run_dir: Path, what: str, function: str, env: str | None) -> dict[str, Any]:
     """What the command line added to the settings of a run or a sweep."""
     from jaxrl_cb.files import parse_json, read_text, reading
 
@@ -200,7 +126,7 @@ def _train(env: str, algorithm: str, run_dir: Path, stop_at: str, options: dict[
 
     num_seeds = options.get("num_seeds", 1)
     prepare(num_seeds if isinstance(num_seeds, int) else 1)  # what it should be is checked later
-    callbacks = _stop_callbacks(stop_at, env, options.get("env_kwargs"))
+    callbacks = stop_callbacks(stop_at, env, options.get("env_kwargs"))
     command = {"stop_at": stop_at, "checkpoint_every": options["checkpoint_every"]}
     with Display() as display:
 
@@ -213,48 +139,6 @@ def _train(env: str, algorithm: str, run_dir: Path, stop_at: str, options: dict[
     display.summary(result, run_dir)
     if np.all(result.diverged):
         raise SystemExit(1)
-
-
-def _sweep(
-    env: str,
-    space: dict[str, Any],
-    algorithm: str,
-    run_dir: Path,
-    command: dict[str, Any],
-    options: dict[str, Any],
-) -> None:
-    """Runs a sweep or goes on with it.
-
-    Args:
-        env: its id.
-        space: what is tried.
-        algorithm: its name.
-        run_dir: the folder.
-        command: what the command line adds to its plan: stop_at, halving and checkpoint_every.
-        options: of `jaxrl_cb.sweep`, and settings.
-    """
-    from jaxrl_cb.display import sweep_table
-    from jaxrl_cb.files import reading
-    from jaxrl_cb.machine import prepare
-    from jaxrl_cb.run_files import replace
-    from jaxrl_cb.sweeps import sweep
-    from jaxrl_cb.trainer import EpochTrainCallbackSuccessiveHalving
-
-    prepare(1_000)  # there is more than one seed to run; their number is checked later
-    with reading(run_dir / COMMAND):
-        stop_at, halving, every = (
-            command[name] for name in ("stop_at", "halving", "checkpoint_every")
-        )
-    callbacks = _stop_callbacks(stop_at, env, options.get("env_kwargs"))
-    if halving:
-        callbacks.epoch_train_callback = EpochTrainCallbackSuccessiveHalving(*halving)
-
-    def on_start(_: Any) -> None:
-        replace(run_dir / COMMAND, lambda path: path.write_text(jsonlib.dumps(command) + "\n"))
-
-    named: Any = {"algorithm": algorithm, "checkpoint_every": every, "on_start": on_start}
-    result = sweep(env, space, callbacks=callbacks, run_dir=run_dir, **named, **options)
-    sweep_table(result, run_dir)
 
 
 def evaluate(
@@ -440,12 +324,13 @@ def _load(run_dir: Path, which: str) -> tuple[str, Any, Any, int]:
     return env, environment, load_policy(run_dir, which), config.trainer.seed
 
 
-def _given(**named: Any) -> dict[str, Any]:
+def given(**named: Any) -> dict[str, Any]:
     """Those that are not empty."""
     return {name: value for name, value in named.items() if value}
 
 
-def _stop_callbacks(stop_at: str, env: str, env_kwargs: Any) -> Any:
+def stop_callbacks(stop_at: str, env: str, env_kwargs: Any) -> Any:
+    """The callbacks that ``--stop-at`` stands for."""
     from jaxrl_cb.envs import make
     from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
 

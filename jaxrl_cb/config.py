@@ -29,6 +29,7 @@ from jaxrl_cb.learners import (
 )
 from jaxrl_cb.learners.replay_config import learning_rate_for
 from jaxrl_cb.networks import NETWORKS, Normalized
+from jaxrl_cb.networks.registry import made
 from jaxrl_cb.ops.losses import LOSSES
 from jaxrl_cb.presets import PRESETS
 from jaxrl_cb.trainer.params import TrainerParams
@@ -45,7 +46,7 @@ class NetworkConfig:
     Attributes:
         network: "mlp", "cnn": a 3 x 3 convolution of 16 features before the hidden layers, or
             "nature": three convolutions for images of some 84 x 84 (Mnih et al. 2015); both for
-            observations [rows, columns, channels].
+            observations [rows, columns, channels]. `jaxrl_cb.networks.register` adds others.
         hidden_sizes: width of each hidden layer.
         layer_norm: whether LayerNorm follows each hidden layer.
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
@@ -185,7 +186,8 @@ class Config:
             )
 
         def make_network(*, num_outputs: int | None = None, implicit: bool = False) -> Any:
-            network = NETWORKS[own.network](
+            network = made(
+                own.network,
                 num_actions=spec.num_actions,
                 hidden_sizes=own.hidden_sizes,
                 layer_norm=own.layer_norm,

@@ -75,7 +75,8 @@ def draw_trials(
             f"space={shown(space)} is {what}; expected a dict of values by setting, for example "
             "{'learning_rate': log_uniform(1e-4, 1e-2), 'n_step': [1, 3]}"
         )
-    check_names([name.partition(".")[0] if name.startswith(DICTS) else name for name in space])
+    names = [name.partition(".")[0] if name.startswith(DICTS) else name for name in space]
+    check_names(name for name in names if name != "algorithm")
     space = {name: _plain(values) for name, values in space.items()}
     for name, values in space.items():
         if name in SHARED:

@@ -100,12 +100,10 @@ class Run:
         self._folder: RunFolder | None = None
         self.saver: Checkpointer | None = None
 
-    def open(
-        self, path: Path, env: str | None, algorithm: str, resume: str, every: int | None
-    ) -> None:
+    def open(self, path: Path, env: str | None, resume: str, every: int | None) -> None:
         """Takes the group's folder, and goes on from its checkpoint where that is wanted."""
         self._folder = folder = RunFolder(path, "auto" if resume == "must" else resume)
-        folder.open(env, algorithm, self._settings, str(self.trainer.callbacks))
+        folder.open(env, self._settings.name, self._settings, str(self.trainer.callbacks))
         self._logger.target = folder
         self.saver = Checkpointer(
             *(folder.checkpoints, self.trainer, every),

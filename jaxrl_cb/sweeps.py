@@ -1,8 +1,8 @@
 """Many settings and seeds trained together.
 
 Settings that are numbers in the state (learning rate, gamma, tau, epsilon) share one program;
-others, such as the network or n-step returns, make groups, each with programs of its own. All are
-trained in turn, epoch by epoch, so that callbacks can compare them.
+others, such as the algorithm, the network or n-step returns, make groups, each with programs of
+its own. All are trained in turn, epoch by epoch, so that callbacks can compare them.
 """
 
 import builtins
@@ -50,7 +50,8 @@ def sweep(
     Args:
         env: what `train` takes.
         space: by name of a setting, a list of values or a `Distribution` (`uniform`,
-            `log_uniform`); ``env_params.gravity`` and ``env_kwargs.x`` name an entry of these.
+            `log_uniform`); ``env_params.gravity`` and ``env_kwargs.x`` name an entry of these, and
+            "algorithm" is a name as well.
         num_trials: of them drawn at random; None takes every combination of lists (a grid).
         num_seeds: of each trial: ``seed``, ``seed + 1``, ...
         algorithm: its name, see `jaxrl_cb.algorithms.VARIANTS` and ``jaxrl-cb algorithms``.
@@ -88,7 +89,8 @@ def sweep(
     one_trial = isinstance(space, Mapping) and not space and seeds_at_once and num_trials is None
     drawn = [{}] if one_trial else draw_trials(space, num_trials, seed)
     env_id = env if isinstance(env, str) else None
-    configs = [resolve(env_id, algorithm, together({"seed": seed, **config}, own)) for own in drawn]
+    shared = {"algorithm": algorithm, "seed": seed, **config}
+    configs = [_config(env_id, **together(shared, own)) for own in drawn]
     _check_shared(configs)
     waves = [
         [Run(group, callbacks) for group in grouped(env, configs, members)]
@@ -129,7 +131,7 @@ def sweep(
                 stack.callback(run.close)
                 if folder:
                     path = folder.group(runs.index(run))
-                    run.open(path, env_id, algorithm, resume, checkpoint_every)
+                    run.open(path, env_id, resume, checkpoint_every)
             if not _train(wave, verbose, folder, result):
                 break
             for run in wave if len(waves) > 1 else []:
@@ -213,6 +215,10 @@ def _line(runs: Sequence[Run], epoch: int) -> str:
     scores = runs[0].trainer.population.scores(epoch)
     best = max(scores, key=lambda trial: (scores[trial], -trial))
     return f"epoch {epoch}: {running}/{total} seeds run, best trial {best}: {scores[best]:.1f}"
+
+
+def _config(env: str | None, algorithm: str, **named: Any) -> Config:
+    return resolve(env, algorithm, named)
 
 
 def _check_shared(configs: Sequence[Config]) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import probes
 import pytest
 import tiny
+from flax import linen as nn
 from test_fuzz import own_settings
 from test_probes import learned
 
 import jaxrl_cb
+from jaxrl_cb import networks
 from jaxrl_cb.algorithms import C51, DQN, IQN, QRDQN, VARIANTS, Munchausen, Variant, register
 from jaxrl_cb.algorithms.registry import OWN
 from jaxrl_cb.config import AlgorithmConfig, resolve
@@ -310,6 +312,41 @@ def test_an_algorithm_of_ones_own_has_a_name(tmp_path, monkeypatch):
 
 
 # --- networks ---
+
+
+class Plain(nn.Module):
+    """Takes none of what the library's networks do but the number of actions."""
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, obs):
+        return nn.Dense(self.num_actions)(obs)
+
+
+def test_a_network_of_ones_own_has_a_name(tmp_path):
+    networks.register("plain", Plain)
+    try:
+        settings = own_settings("dqn", **SETTINGS) | {"network": "plain"}
+        result = jaxrl_cb.train("CartPole-v1", "dqn", run_dir=tmp_path / "run", **settings)
+        assert result.policy.algorithm.network == Plain(2)
+        loaded = jaxrl_cb.load_policy(tmp_path / "run", "last")
+        obs = np.ones(4, np.float32)
+        np.testing.assert_array_equal(loaded.q_values(obs), result.policy.q_values(obs))
+        spec = make("CartPole-v1").spec
+        for name, words in (("c51", "num_outputs"), ("iqn", "implicit"), ("noisy_dqn", "noisy")):
+            with pytest.raises(ConfigError, match=f"network='plain' takes no {words}"):
+                resolve(None, name, {"network": "plain"}).build_algorithm(spec)
+        networks.register("plain", lambda **given: Plain(given["num_actions"]))
+        assert resolve(None, "dqn", {"network": "plain"}).build_algorithm(spec).network == Plain(2)
+    finally:
+        del networks.NETWORKS["plain"]
+    with pytest.raises(ConfigError, match="network='plain' is not one of"):
+        jaxrl_cb.load_policy(tmp_path / "run")
+    with pytest.raises(ConfigError, match="'mlp' is the library's own"):
+        networks.register("mlp", Plain)
+    with pytest.raises(ConfigTypeError, match="expected a name and a flax module's class"):
+        networks.register("mine", 3)
 
 
 def test_noise_is_drawn_with_a_key_and_the_mean_is_taken_without():

@@ -178,3 +178,32 @@ def test_a_sweep_with_halving_is_compared_with_the_whole(tmp_path):
     assert (halving["seed_epochs"], whole["seed_epochs"]) == (3, 4)
     assert halving["best"] in (0, 1)
     assert halving["fresh_score"] > 0
+
+
+@pytest.mark.slow
+def test_algorithms_are_run_to_their_end_and_go_on(tmp_path):
+    settings = {"max_epochs": 2, "epoch_num_steps": 320, "num_test_episodes": 2, "batch_size": 16}
+    arguments = ["CartPole-v1", "--algorithms", "dqn", "--seeds", "2"]
+    arguments += ["--runs", str(tmp_path / "runs"), "--settings", json.dumps(settings)]
+    _, found = run(tmp_path, "algorithms.py", *arguments)
+    assert [(row["seed"], row["env_step"]) for row in found["rows"]] == [(1000, 640), (1001, 640)]
+    _, again = run(tmp_path, "algorithms.py", *arguments)  # of runs that have ended
+    same = ("final", "confirmed_env_step")
+    assert [[r[n] for n in same] for r in again["rows"]] == [
+        [r[n] for n in same] for r in found["rows"]
+    ]
+
+
+def test_a_return_that_was_never_confirmed_counts_as_infinitely_late():
+    import algorithms
+
+    rows = [
+        {"env": "CartPole-v1", "algorithm": "dqn", "confirmed_env_step": at, "final": final}
+        | {"train_seconds": 1.0}
+        for at, final in ((None, 100.0), (None, 480.0), (9_600, 500.0), (60_000, 475.0))
+    ]
+    found = algorithms.summary(rows)
+    assert found["confirmed_env_step_median"] is None
+    assert (found["confirmed_within"], found["final_reaches"]) == (1, 3)
+    assert found["final_iqm"][1] == pytest.approx((480 + 475) / 2)  # 100 and 500 are left out
+    assert algorithms.summary(rows[1:])["confirmed_env_step_median"] == 60_000

@@ -98,6 +98,24 @@ def test_every_seed_of_a_trial_is_the_run_by_itself():
                     np.testing.assert_array_equal(ours_layer, layer_alone)
 
 
+def test_algorithms_are_compared_in_one_sweep(tmp_path):
+    space = {"algorithm": ["dqn", "munchausen_dqn"], "learning_rate": [1e-3, 1e-2]}
+    path = tmp_path / "sweep"
+    found = sweep("CartPole-v1", space, num_seeds=2, run_dir=path, **SETTINGS)
+    assert [len(members) for members in found.groups] == [4, 4]
+    names = [type(found.policy(index).algorithm.munchausen).__name__ for index in range(4)]
+    assert names == ["NoneType", "NoneType", "Munchausen", "Munchausen"]
+    alone = jaxrl_cb.train(
+        "CartPole-v1", "munchausen_dqn", num_seeds=2, learning_rate=1e-2, **SETTINGS
+    )
+    np.testing.assert_array_equal(found.scores(3), alone.history[-1].mean)
+    assert {run.algorithm for run in read_trials(path, "sweep")} == set(space["algorithm"])
+    loaded = jaxrl_cb.load_policy(path / "group_1")
+    assert loaded.algorithm == found.policy(2).algorithm
+    with pytest.raises(ConfigError, match="algorithm='munch' is not one of"):
+        sweep("CartPole-v1", {"algorithm": ["munch"]}, **SETTINGS)
+
+
 def _layer(params, name):
     params = params if name in params else params["mlp"]
     return params[name]["kernel"]

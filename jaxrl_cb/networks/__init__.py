@@ -3,8 +3,6 @@
 from jaxrl_cb.networks.cnn import CNN, NatureCNN
 from jaxrl_cb.networks.mlp import MLP
 from jaxrl_cb.networks.normalized import Normalized
+from jaxrl_cb.networks.registry import NETWORKS, register
 
-NETWORKS = {"mlp": MLP, "cnn": CNN, "nature": NatureCNN}
-"""By the name that settings have for them."""
-
-__all__ = ["CNN", "MLP", "NETWORKS", "NatureCNN", "Normalized"]
+__all__ = ["CNN", "MLP", "NETWORKS", "NatureCNN", "Normalized", "register"]

@@ -1,0 +1,140 @@
+"""Every algorithm on classic control: steps to a confirmed return, what stays of it, and IQM.
+
+All seeds of an algorithm are trained together, without a stop, from the environment's preset. At
+the first test that reaches the return, and on 100 fresh episodes as well, a callback notes the
+environment steps. In the end the last policy of each seed plays 100 fresh episodes. What was killed
+goes on with the same command (its run folders lie in `--runs`).
+
+    python benchmarks/algorithms.py CartPole-v1 --algorithms dqn c51 --seeds 30 \\
+        --json benchmarks/results/algorithms_CartPole-v1.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import jaxrl_cb
+from jaxrl_cb.algorithms import VARIANTS
+from jaxrl_cb.config import resolve
+from jaxrl_cb.machine import prepare
+from jaxrl_cb.scores import summarize
+from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
+from jaxrl_cb.versions import versions
+
+
+class Task(NamedTuple):
+    """What is asked of an environment.
+
+    Attributes:
+        score: mean return that counts as reached.
+        within: environment steps in which it should be.
+        until: environment steps after which it should still be there.
+    """
+
+    score: float
+    within: int
+    until: int
+
+
+TASKS = {
+    "CartPole-v1": Task(475.0, 50_000, 100_000),
+    "Acrobot-v1": Task(-85.0, 100_000, 120_000),
+    "MountainCar-v0": Task(-105.0, 120_000, 128_000),
+}
+
+
+class Notes(EpochStopCallbackConfirmedRewardThreshold):
+    """Notes when the return was confirmed first, and never stops."""
+
+    at: int | None = None
+
+    def should_stop(self, mean_rewards: float, context: Any) -> bool:
+        """Looks only until it was confirmed."""
+        if self.at is None and super().should_stop(mean_rewards, context):
+            self.at = int(context.env_step)
+        return False
+
+
+def rows_of(env: str, algorithm: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each seed."""
+    task = TASKS[env]
+    preset = resolve(env, algorithm, arguments.settings).trainer
+    least = -(-task.until // preset.epoch_num_steps)
+    settings = {"max_epochs": max(preset.max_epochs, least)} | arguments.settings
+    result = jaxrl_cb.train(
+        *(env, algorithm),
+        seed=arguments.first_seed,
+        num_seeds=arguments.seeds,
+        callbacks=TrainerCallbacks(epoch_stop_callback=Notes(task.score)),
+        run_dir=arguments.runs / f"{env}__{algorithm}",
+        resume="auto",
+        verbose=False,
+        **settings,
+    )
+    means, _ = jaxrl_cb.evaluate(result.policy, env, episodes=100, seed=arguments.first_seed)
+    finals, each = np.atleast_1d(means).tolist(), result.seconds["train"] / arguments.seeds
+    copies = result.callbacks if arguments.seeds > 1 else [result.callbacks]
+    return [
+        {
+            **{"env": env, "algorithm": algorithm, "seed": arguments.first_seed + index},
+            "confirmed_env_step": _note(copies[index]).at,
+            "final": finals[index],
+            "env_step": int(np.atleast_1d(result.env_step)[index]),
+            "train_seconds": round(each, 2),
+        }
+        for index in range(arguments.seeds)
+    ]
+
+
+def _note(found: Any) -> Notes:
+    return found[0] if isinstance(found, list) else found
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the rows of an environment and an algorithm."""
+    env, algorithm = rows[0]["env"], rows[0]["algorithm"]
+    task, never = TASKS[env], sys.maxsize
+    steps = [row["confirmed_env_step"] or never for row in rows]
+    finals = np.array([row["final"] for row in rows])
+    middle = float(np.median(steps))
+    return {
+        **{"env": env, "algorithm": algorithm, "seeds": len(rows), **task._asdict()},
+        "confirmed_within": sum(step <= task.within for step in steps),
+        "confirmed_env_step_median": None if middle >= never // 2 else middle,
+        "final_reaches": int((finals >= task.score).sum()),
+        "final_iqm": list(summarize(finals[:, None]).iqm),
+        "train_seconds": rows[0]["train_seconds"],
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("envs", nargs="+", choices=TASKS)
+    parser.add_argument("--algorithms", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--first-seed", type=int, default=1_000)
+    parser.add_argument("--runs", type=Path, default=Path("runs/algorithms"))
+    parser.add_argument("--settings", type=json.loads, default={})
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
+    arguments = parser.parse_args()
+    prepare(arguments.seeds)
+    rows, summaries = [], []
+    for env in arguments.envs:
+        for algorithm in arguments.algorithms:
+            own = rows_of(env, algorithm, arguments)
+            rows += own
+            summaries.append(summary(own))
+            print(json.dumps(summaries[-1]), flush=True)
+            if arguments.json:
+                about = {"command": sys.argv, "versions": versions()}
+                data = {**about, "summaries": summaries, "rows": rows}
+                arguments.json.write_text(json.dumps(data, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
