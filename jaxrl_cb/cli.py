@@ -116,8 +116,8 @@ def _settings(arguments: list[str]) -> Any:
     from jaxrl_cb.presets import PRESETS
 
     env = next((a for a in arguments if any(a == known for known, _ in PRESETS)), None)
-    named = arguments[arguments.index("--algorithm") + 1 :] if "--algorithm" in arguments else []
-    algorithm = named[0] if named and named[0] in VARIANTS else "dqn"
+    words = re.findall(r"(?:^| )--algorithm[= ](\S+)", " ".join(arguments))
+    algorithm = words[-1] if words and words[-1] in VARIANTS else "dqn"
     defaults = resolve(env, algorithm, {}).flat()
     kinds: dict[str, Any] = {}
     for name, (group, field) in FIELDS.items():

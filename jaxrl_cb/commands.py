@@ -18,7 +18,7 @@ Output = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
 def train(
     env: Positional[str],
     settings: dict[str, Any],
-    algorithm: str = "dqn",
+    algorithm: str | None = None,
     run_dir: Path | None = None,
     resume: Literal["never", "auto", "must"] = "never",
     checkpoint_every: int | None = None,
@@ -36,7 +36,7 @@ def train(
     Args:
         env: a gymnax id, for example CartPole-v1.
         settings: those that were given.
-        algorithm: its name; `jaxrl-cb algorithms` lists them.
+        algorithm: its name, dqn by default; `jaxrl-cb algorithms` lists them.
         run_dir: folder to write to; by default one under runs/ with the time in its name.
         resume: "never" wants a new or an empty folder; "auto" goes on from the newest good
             checkpoint of --run-dir or starts anew; "must" only goes on.
@@ -44,15 +44,20 @@ def train(
             seconds have passed since the last.
         stop_at: "threshold" stops at the environment's own (if it has one), confirmed on 100 fresh
             episodes; a number at that return; "never" uses up the budget.
-        config: config.json of another run, whose settings are taken; flags override them.
+        config: config.json of another run, whose algorithm and settings are taken; flags override
+            them. With another algorithm its own settings are left out.
         warm_start: folder of a run whose best policy training begins with.
         env_kwargs: parameters or constructor arguments of the environment, for example
             max_steps_in_episode 200.
         env_params: parameters of it that are fractions, kept in the state.
     """
+    from jaxrl_cb.config import common_settings
     from jaxrl_cb.run_folder import read_settings
 
-    named = read_settings(config) if config else {}
+    before, named = read_settings(config) if config else ("dqn", {})
+    algorithm = algorithm or before
+    if algorithm != before:
+        named = common_settings(named, before, algorithm)
     named |= settings | given(env_kwargs=env_kwargs, env_params=env_params)
     if run_dir is None:
         if resume != "never":

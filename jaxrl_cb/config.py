@@ -264,6 +264,7 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
     check_choice("algorithm", algorithm, VARIANTS)
     check_names(named)
     variant, env_id = VARIANTS[algorithm], env_id or ""
+    check_names([*variant.defaults, *variant.settings])
     usual = PRESETS.get((env_id, "dqn"), {}) | dict(variant.defaults)
     usual |= PRESETS.get((env_id, algorithm), {})
     _leave_out(algorithm, usual, named)
@@ -276,6 +277,15 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
         for group, config in GROUPS.items()
     }
     return Config(name=algorithm, **groups)
+
+
+def common_settings(named: Mapping[str, Any], *algorithms: str) -> dict[str, Any]:
+    """Settings without those that are some algorithms' own, or that these have defaults of."""
+    own = {field.name for field in dataclasses.fields(AlgorithmConfig)}
+    for algorithm in algorithms:
+        check_choice("algorithm", algorithm, VARIANTS)
+        own |= set(VARIANTS[algorithm].defaults)
+    return {name: value for name, value in named.items() if name not in own}
 
 
 def _leave_out(algorithm: str, usual: dict[str, Any], named: Mapping[str, Any]) -> None:

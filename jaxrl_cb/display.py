@@ -125,12 +125,13 @@ def sweep_table(result: "SweepResult", run_dir: Path, most: int = 20) -> None:
     """Prints the best trials of a sweep and where things are."""
     console = Console()
     table = Table(title=f"{len(result.trials)} trials of {result.num_seeds} seeds")
-    names = list(result.trials[0].settings)
+    settings_of = {trial.index: trial.settings for trial in result.trials}
+    names = list(result.best.settings)
     for column in ("trial", *names, "last test, mean", "95 % interval", "ended"):
         table.add_column(column, justify="right", no_wrap=column.startswith("95"))
     rows = result.rows()
     for index in result.ranking[:most]:
-        settings = result.trials[index].settings
+        settings = settings_of[index]
         low, mean, high = result.interval(index)
         ended = Counter(row["ended"] for row in rows if row["trial"] == index)
         table.add_row(

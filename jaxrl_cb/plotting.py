@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,8 +159,9 @@ def plot_trials(
         axes.set(xlabel=name, ylabel="last test" if number % columns == 1 or columns == 1 else "")
         axes.grid(alpha=0.3)
     figure.suptitle(
-        "a dot is a seed, a bar the mean of a trial, the star the best"
-        + (", grey was dropped" if any(dropped) else "")
+        "a dot is a seed, a bar a trial's mean,\nthe star the best"
+        + (", grey was dropped" if any(dropped) else ""),
+        fontsize="medium",
     )
     with writing("run_dir", path.parent):
         figure.savefig(path)
@@ -167,7 +169,7 @@ def plot_trials(
 
 def _places(axes: Any, values: Sequence[Any]) -> list[float]:
     """Where values lie on the horizontal axis; what is no number is put side by side."""
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in values):
         if min(values) > 0 and max(values) / min(values) >= 20:
             axes.set_xscale("log")
         few = sorted(set(values))
@@ -175,8 +177,10 @@ def _places(axes: Any, values: Sequence[Any]) -> list[float]:
             axes.set_xticks(few, [f"{value:g}" for value in few], minor=False)
             axes.minorticks_off()
         return [float(value) for value in values]
-    names = sorted({str(value) for value in values})
+    names = list(dict.fromkeys(str(value) for value in values))
     axes.set_xticks(range(len(names)), names)
+    if max(map(len, names)) * len(names) > 24:
+        axes.tick_params(axis="x", labelrotation=30)
     return [float(names.index(str(value))) for value in values]
 
 

@@ -53,7 +53,7 @@ def read_run(run_dir: Path, name: str) -> Run:
 
 
 def read_trials(sweep_dir: Path, name: str) -> list[Run]:
-    """The best trials of a sweep's folder as runs, at most `MOST_TRIALS`.
+    """The best trials of a sweep's folder as runs, at most `MOST_TRIALS`, of those that began.
 
     Raises:
         RunFolderError: it is not one, or has no test of all groups yet.
@@ -63,12 +63,15 @@ def read_trials(sweep_dir: Path, name: str) -> list[Run]:
         num_seeds, trials = int(plan["num_seeds"]), list(plan["trials"])
         groups = [[(int(trial), int(own)) for trial, own in group] for group in plan["groups"]]
     place = {member: (g, row) for g, group in enumerate(groups) for row, member in enumerate(group)}
-    whole = [read_run(group_path(sweep_dir, number), "") for number in range(len(groups))]
+    paths = [group_path(sweep_dir, number) for number in range(len(groups))]
+    begun = [g for g, path in enumerate(paths) if (path / "metrics.jsonl").is_file()] or [0]
+    whole = {number: read_run(paths[number], "") for number in begun}  # others are of later waves
     runs = [
         _trial(whole, [place[index, own] for own in range(num_seeds)], settings)._replace(
             name=f"{name}, trial {index}"
         )
         for index, settings in enumerate(trials)
+        if all(place[index, own][0] in whole for own in range(num_seeds))
     ]
 
     def worth(run: Run) -> tuple[bool, float]:
@@ -78,7 +81,7 @@ def read_trials(sweep_dir: Path, name: str) -> list[Run]:
     return sorted(runs, key=worth)[:MOST_TRIALS]
 
 
-def _trial(groups: list[Run], places: list[tuple[int, int]], settings: dict[str, Any]) -> Run:
+def _trial(groups: dict[int, Run], places: list[tuple[int, int]], settings: dict[str, Any]) -> Run:
     """A trial, given group and row of each of its seeds.
 
     They are in more than one group where its seeds were trained in waves.

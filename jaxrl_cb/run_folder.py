@@ -255,17 +255,17 @@ def load_policy(
     return policy if seed is None else policy[seed]
 
 
-def read_settings(file: Path) -> dict[str, Any]:
-    """The settings in the ``config.json`` of a run.
+def read_settings(file: Path) -> tuple[str, dict[str, Any]]:
+    """The algorithm and the settings in the ``config.json`` of a run.
 
     Raises:
         ConfigError: it is not such a file, or holds a name that is not a setting.
     """
     with reading(file):
         text = read_text(checked_path("config", file))
-    settings = load_config(text, str(file))[2]
+    _, algorithm, settings = load_config(text, str(file))
     check_names(settings)
-    return settings
+    return algorithm, settings
 
 
 def read_config(path: Path) -> tuple[str | None, str, Config]:

@@ -32,7 +32,7 @@ class SweepFolder:
         self._plan = json.loads(json.dumps(finite(plan)))
 
     def open(self, resume: str) -> None:
-        """Writes the plan, or checks that it is the one that is there.
+        """Makes the folder, and checks that the plan in it, if any, is this one.
 
         Raises:
             RunFolderError: the folder cannot be used.
@@ -59,8 +59,12 @@ class SweepFolder:
                 )
         with writing("run_dir", self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            text = json.dumps(self._plan, indent=2) + "\n"
-            replace(file, lambda path: path.write_text(text))
+
+    def start(self) -> None:
+        """Writes the plan; the groups' folders are this process's, and theirs go on."""
+        text = json.dumps(self._plan, indent=2) + "\n"
+        with writing("run_dir", self.path):
+            replace(self.path / PLAN, lambda path: path.write_text(text))
 
     def group(self, number: int) -> Path:
         """The run folder of a group."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxrl_cb.checks import check_choice, check_int
 from jaxrl_cb.display import endings
+from jaxrl_cb.errors import ConfigError, JaxrlError
 from jaxrl_cb.scores import Interval, last_of, summarize
 from jaxrl_cb.trainer import Policy, TrainResult
 
@@ -58,6 +59,7 @@ class SweepResult:
         }
         whole = [(t.index, num_seeds - 1) in self._place for t in trials]
         self.trials = [trial for trial, has_begun in zip(trials, whole, strict=True) if has_begun]
+        self._begun = {trial.index for trial in self.trials}
         self._last = [last_of(np.stack([r.mean for r in own.history])) for own in self.results]
         self._endings = [endings(own) for own in self.results]
 
@@ -89,12 +91,19 @@ class SweepResult:
             worth = math.inf if math.isnan(mean) else -mean
             return -epochs if self.is_dropped(index) else -sys.maxsize, worth, index
 
-        return sorted(range(len(self.trials)), key=key)
+        return sorted((trial.index for trial in self.trials), key=key)
 
     @property
     def best(self) -> Trial:
-        """The first of `ranking`."""
-        return self.trials[self.ranking[0]]
+        """The first of `ranking`.
+
+        Raises:
+            JaxrlError: no trial has begun with all of its seeds.
+        """
+        if not self.trials:
+            raise JaxrlError("no trial of the sweep has begun with all of its seeds")
+        first = self.ranking[0]
+        return next(trial for trial in self.trials if trial.index == first)
 
     def interval(self, trial: int) -> Interval:
         """Mean of a trial's scores with its 95 % interval over seeds (bootstrap)."""
@@ -120,6 +129,8 @@ class SweepResult:
         return Policy(parts[0].algorithm, parts[0].spec, params, epsilon)
 
     def __repr__(self) -> str:
+        if not self.trials:
+            return "SweepResult(no trial has begun with all of its seeds)"
         best = self.best
         return (
             f"SweepResult({len(self.trials)} trials of {self.num_seeds} seeds, best: "
@@ -128,7 +139,12 @@ class SweepResult:
 
     def _places(self, trial: int) -> list[tuple[int, int]]:
         """Group and row of each seed of a trial."""
-        check_int("trial", trial, 0, len(self.trials) - 1)
+        check_int("trial", trial, 0)
+        if trial not in self._begun:
+            raise ConfigError(
+                f"trial={trial} is none of the sweep's, or not all of its seeds have begun; there "
+                f"are {len(self.trials)}, up to {max(self._begun, default=-1)}"
+            )
         return [self._place[trial, own] for own in range(self.num_seeds)]
 
     def _fact(self, name: str, group: int, row: int) -> Any:

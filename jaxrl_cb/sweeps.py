@@ -62,14 +62,14 @@ def sweep(
         run_dir: folder to write to: ``sweep.json``, ``trials.csv``, ``trials.png``, and a run
             folder for each group; None writes nothing.
         resume: see `train`; a sweep that was killed goes on as if it had not been. It may have
-            other `max_epochs`.
+            other `max_epochs`, which schedules of groups that had not begun then follow.
         checkpoint_every: see `train`.
         seeds_at_once: that are trained together; the others come after them, in waves, each of
             which begins when the one before has ended and its replays are gone. A wave holds whole
             trials, which callbacks compare, unless so many seeds are less than a trial has. With it
             `space` may be empty: many seeds of one setting. None: all of them.
         verbose: whether to print what memory is needed, and a line for each epoch.
-        on_start: called with the trainers of all groups before anything is compiled.
+        on_start: called with the trainers of all groups before the first one begins or goes on.
         **config: settings that all trials have.
 
     Raises:
@@ -118,13 +118,18 @@ def sweep(
         found = [run.trainer.result(copy=False) for run in begun]
         return SweepResult(trials, found, [run.group.members for run in begun], num_seeds, seed)
 
+    def start() -> None:
+        """What is written and told once the folders of the first wave are this process's."""
+        if folder:
+            folder.start()
+        if on_start:
+            on_start([run.trainer for run in runs])
+        if verbose:
+            print(memory, flush=True)  # noqa: T201
+
     if folder:
         folder.open(resume)
-    if on_start:
-        on_start([run.trainer for run in runs])
-    if verbose:
-        print(memory, flush=True)  # noqa: T201
-    for wave in waves:
+    for number, wave in enumerate(waves):
         Population.join([run.trainer.population for run in wave])
         with contextlib.ExitStack() as stack:
             for run in wave:
@@ -132,6 +137,8 @@ def sweep(
                 if folder:
                     path = folder.group(runs.index(run))
                     run.open(path, env_id, resume, checkpoint_every)
+            if number == 0:
+                start()
             if not _train(wave, verbose, folder, result):
                 break
             for run in wave if len(waves) > 1 else []:
@@ -242,6 +249,7 @@ def _memory(waves: Sequence[Sequence[Run]], name: str, num_seeds: int) -> str:
     largest = totals.index(max(totals))
     total, available = totals[largest], estimates[largest][0].available
     seeds = sum(len(run.group.members) for run in waves[largest])
+    name = name if len(waves) == 1 else f"{seeds} seeds at once of {name}"
     words = f"{in_words(total)} of memory, {in_words(total // seeds)} a seed"
     if available is None:
         return f"{name} need {words}"
@@ -251,5 +259,4 @@ def _memory(waves: Sequence[Sequence[Run]], name: str, num_seeds: int) -> str:
         whole = fit - fit % num_seeds or fit
         way = f"train them in waves, seeds_at_once={whole}, or lower" if fit else "lower"
         raise MemoryEstimateError(f"{name} need {words}; {fit_words}; {way} buffer_size")
-    in_waves = f", in {len(waves)} waves" if len(waves) > 1 else ""
-    return f"{name}{in_waves}: {words}; {fit_words}"
+    return f"{name}: {words}; {fit_words}"

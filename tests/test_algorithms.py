@@ -1,5 +1,6 @@
 """Every algorithm that has a name, on the same walk: its mathematics, its values, its runs."""
 
+import functools
 import math
 
 import jax
@@ -16,7 +17,7 @@ import jaxrl_cb
 from jaxrl_cb import networks
 from jaxrl_cb.algorithms import C51, DQN, IQN, QRDQN, VARIANTS, Munchausen, Variant, register
 from jaxrl_cb.algorithms.registry import OWN
-from jaxrl_cb.config import AlgorithmConfig, resolve
+from jaxrl_cb.config import AlgorithmConfig, common_settings, resolve
 from jaxrl_cb.envs import make
 from jaxrl_cb.errors import ConfigError, ConfigTypeError
 from jaxrl_cb.networks import MLP
@@ -274,6 +275,16 @@ def test_algorithms_have_settings_of_their_own():
     assert set(VARIANTS["dqn"].settings) <= {f for f in AlgorithmConfig.__dataclass_fields__}
 
 
+def test_settings_of_another_algorithms_run_are_taken_without_its_own():
+    flat = resolve("CartPole-v1", "dqn", {"learning_rate": 0.5}).flat()
+    assert {"loss", "double"} <= set(flat)
+    own = common_settings(flat, "dqn", "noisy_dqn")
+    config = resolve("CartPole-v1", "noisy_dqn", own)
+    assert (config.network.noisy, config.exploration.epsilon_start) == (True, 0.0)
+    assert config.optimizer.learning_rate == 0.5
+    assert config.replay == resolve("CartPole-v1", "dqn", {}).replay
+
+
 def test_what_names_stand_for():
     def of(name):
         return resolve(None, name, {}).build_algorithm(make("CartPole-v1").spec)
@@ -305,6 +316,12 @@ def test_an_algorithm_of_ones_own_has_a_name(tmp_path, monkeypatch):
         del VARIANTS["mine"]
     with pytest.raises(ConfigError, match="algorithm='mine'"):
         jaxrl_cb.load_policy(tmp_path / "run")
+    register("mine", Variant(Mine, "ours", defaults={"learnin_rate": 1e-3}))
+    try:
+        with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
+            resolve(None, "mine", {})
+    finally:
+        del VARIANTS["mine"]
     with pytest.raises(ConfigError, match="'dqn' is the library's own"):
         register("dqn", VARIANTS["c51"])
     with pytest.raises(ConfigTypeError, match="expected a name and a Variant"):
@@ -337,6 +354,9 @@ def test_a_network_of_ones_own_has_a_name(tmp_path):
         for name, words in (("c51", "num_outputs"), ("iqn", "implicit"), ("noisy_dqn", "noisy")):
             with pytest.raises(ConfigError, match=f"network='plain' takes no {words}"):
                 resolve(None, name, {"network": "plain"}).build_algorithm(spec)
+        networks.register("plain", functools.partial(MLP, hidden_sizes=(3,), dueling=True))
+        wide = resolve(None, "dqn", {"network": "plain"}).build_algorithm(spec).network
+        assert (wide.hidden_sizes, wide.dueling, wide.layer_norm) == ((3,), True, True)
         networks.register("plain", lambda **given: Plain(given["num_actions"]))
         assert resolve(None, "dqn", {"network": "plain"}).build_algorithm(spec).network == Plain(2)
     finally:

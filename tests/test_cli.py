@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import jaxrl_cb
+from jaxrl_cb.config import resolve
 
 TINY = [
     *("--num-envs", "4", "--batch-size", "16", "--buffer-size", "400", "--start-timesteps", "40"),
@@ -253,6 +254,13 @@ def test_a_sweep_and_a_report_on_it(tmp_path):
     assert len(table) == 9
     assert sum(",dropped," in row for row in table) == 4
     groups = [tmp_path / "sweep" / f"group_{number}" for number in range(2)]
+    settings = resolve("CartPole-v1", "c51", {}).flat()
+    run = {"env": "CartPole-v1", "algorithm": "c51", "settings": settings}
+    (tmp_path / "c51.json").write_text(json.dumps(run))
+    small = [*TINY, "--max-epochs", 0, "--config", tmp_path / "c51.json"]
+    done = cli("train", "CartPole-v1", *small, "--run-dir", tmp_path / "c51")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "c51" / "config.json").read_text())["algorithm"] == "c51"
     done = cli("resume", tmp_path / "sweep", "--max-epochs", 3)
     assert done.returncode == 0, done.stderr
     assert "epoch 3: 2/8 seeds run" in done.stdout

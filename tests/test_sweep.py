@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -16,11 +17,13 @@ from jaxrl_cb.errors import (
     CheckpointMismatchError,
     ConfigError,
     ConfigTypeError,
+    JaxrlError,
     MemoryEstimateError,
     RunFolderError,
 )
 from jaxrl_cb.report import read_trials
 from jaxrl_cb.space import draw_trials, in_json, parse_space, space_from_json
+from jaxrl_cb.sweep_result import SweepResult
 from jaxrl_cb.trainer import (
     EpochStopCallbackNoImprovement,
     EpochTrainCallback,
@@ -327,7 +330,7 @@ def test_what_does_not_fit_into_memory_is_refused_or_trained_in_waves(monkeypatc
     limit = sum(trainer.memory_estimate().total for trainer in started) * 11 // 24  # 5.5 of 12
     with monkeypatch.context() as patch:
         patch.setattr("jaxrl_cb.trainer.memory.available_bytes", lambda devices: limit)
-        words = r"6 trials of 2 seeds need .* a seed; .* enough for 5 seeds; .* seeds_at_once=4"
+        words = r"^6 trials of 2 seeds need .* a seed; .* enough for 5 seeds; .* seeds_at_once=4"
         with pytest.raises(MemoryEstimateError, match=words):
             sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
     assert compiles() == 0
@@ -382,6 +385,47 @@ def test_waves_go_on_exactly(tmp_path, epoch):
     again = TrainerCallbacks(FailsLate(2, -1))
     found = sweep("CartPole-v1", space, callbacks=again, resume="auto", **options, **SETTINGS)
     assert found.rows() == whole.rows()
+
+
+def test_a_result_of_some_trials_knows_them_by_their_index():
+    """As Ctrl-C in a notebook leaves it: the second group of two has not begun."""
+    space = {"gamma": [0.9, 0.99], "n_step": [1, 2]}
+    whole = sweep("CartPole-v1", space, num_seeds=2, **SETTINGS)
+    part = SweepResult(whole.trials, whole.results[:1], whole.groups[:1], 2, 0)
+    assert [trial.index for trial in part.trials] == [0, 2]
+    assert set(part.ranking) == {0, 2}
+    assert part.best.index == part.ranking[0]
+    np.testing.assert_array_equal(part.scores(2), whole.scores(2))
+    assert [row["trial"] for row in part.rows()] == [0, 0, 2, 2]
+    with pytest.raises(
+        ConfigError, match="trial=1 is none of the sweep's, or not all of its seeds"
+    ):
+        part.scores(1)
+    none = SweepResult(whole.trials, [], [], 2, 0)
+    assert "no trial has begun" in repr(none)
+    with pytest.raises(JaxrlError, match="no trial of the sweep has begun"):
+        _ = none.best
+
+
+def test_a_sweep_that_cannot_go_on_changes_nothing(tmp_path):
+    space, path, started = {"gamma": [0.9, 0.99]}, tmp_path / "sweep", []
+    options = {"run_dir": path, "on_start": started.append, "checkpoint_every": 1}
+    halving = TrainerCallbacks(EpochTrainCallbackSuccessiveHalving(1, 2))
+    sweep("CartPole-v1", space, callbacks=halving, **options, **SETTINGS)
+    plan = (path / "sweep.json").read_text()
+    assert len(started) == 1
+    with pytest.raises(CheckpointMismatchError):
+        sweep("CartPole-v1", space, resume="auto", **options, **(SETTINGS | {"max_epochs": 9}))
+    assert (path / "sweep.json").read_text() == plan
+    assert len(started) == 1
+
+
+def test_a_report_shows_the_trials_of_the_waves_so_far(tmp_path):
+    path = tmp_path / "sweep"
+    space = {"gamma": [0.9, 0.99]}
+    sweep("CartPole-v1", space, num_seeds=2, seeds_at_once=2, run_dir=path, **SETTINGS)
+    shutil.rmtree(path / "group_1")
+    assert [run.name for run in read_trials(path, "s")] == ["s, trial 0"]
 
 
 def test_a_sweep_may_go_on_for_more_epochs(tmp_path):

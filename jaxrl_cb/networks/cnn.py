@@ -59,7 +59,7 @@ class NatureCNN(nn.Module):
     """The network of Mnih et al. 2015 for images of some 84 x 84: three convolutions and an MLP.
 
     32 features of 8 x 8 (stride 4), 64 of 4 x 4 (2), 64 of 3 x 3 (1), then 512 hidden units, each
-    followed by ReLU. Observations of integers up to 255 are divided by 255.
+    followed by ReLU. Observations of dtype uint8 are divided by 255.
 
     Attributes:
         num_actions: A.

@@ -1,5 +1,6 @@
 """Networks by name, and how settings make one."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,7 @@ def register(name: str, make: Callable[..., Any]) -> None:
         name: as in ``train(env, network=name)``; another one of the same name replaces it.
         make: a flax module's class, or a function; called with those of ``num_actions``,
             ``hidden_sizes``, ``layer_norm``, ``dueling``, ``compute_dtype``, ``num_outputs``,
-            ``implicit`` and ``noisy`` (see `MLP`) that it takes.
+            ``implicit`` and ``noisy`` (see `MLP`) that it takes and no `functools.partial` has set.
 
     Raises:
         ConfigError: the name is the library's own.
@@ -48,13 +49,16 @@ def made(name: str, **arguments: Any) -> Any:
     Raises:
         ConfigError: it does not take one that is needed.
     """
-    parameters = inspect.signature(NETWORKS[name]).parameters
+    make = NETWORKS[name]
+    parameters = inspect.signature(make).parameters
+    fixed = make.keywords if isinstance(make, functools.partial) else {}
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return NETWORKS[name](**arguments)
+        return make(**{key: value for key, value in arguments.items() if key not in fixed})
     for argument, usual in USUAL.items():
         if argument not in parameters and arguments[argument] != usual:
             raise ConfigError(
                 f"network={name!r} takes no {argument}, which the algorithm or a setting needs to "
                 f"be {arguments[argument]!r}; add it, as jaxrl_cb.networks.MLP has it"
             )
-    return NETWORKS[name](**{key: v for key, v in arguments.items() if key in parameters})
+    taken = parameters.keys() - fixed.keys()
+    return make(**{key: value for key, value in arguments.items() if key in taken})
