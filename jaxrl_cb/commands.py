@@ -59,11 +59,7 @@ def train(
     if algorithm != before:
         named = common_settings(named, before, algorithm)
     named |= settings | given(env_kwargs=env_kwargs, env_params=env_params)
-    if run_dir is None:
-        if resume != "never":
-            raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        run_dir = Path("runs") / f"{env}__{algorithm}__{named.get('seed', 0)}__{stamp}"
+    run_dir = chosen_folder(run_dir, resume, f"{env}__{algorithm}__{named.get('seed', 0)}")
     options = {"resume": resume, "checkpoint_every": checkpoint_every, "warm_start": warm_start}
     _train(env, algorithm, run_dir, stop_at, options | named)
 
@@ -327,6 +323,15 @@ def _load(run_dir: Path, which: str) -> tuple[str, Any, Any, int]:
         )
     environment = make(env, config.env.env_kwargs | config.env.env_params)
     return env, environment, load_policy(run_dir, which), config.trainer.seed
+
+
+def chosen_folder(run_dir: Path | None, resume: str, name: str) -> Path:
+    """The folder that was given, or a new one under runs/ with the time in its name."""
+    if run_dir is not None:
+        return run_dir
+    if resume != "never":
+        raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
+    return Path("runs") / f"{name}__{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def given(**named: Any) -> dict[str, Any]:

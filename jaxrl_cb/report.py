@@ -56,7 +56,7 @@ def read_trials(sweep_dir: Path, name: str) -> list[Run]:
     """The best trials of a sweep's folder as runs, at most `MOST_TRIALS`, of those that began.
 
     Raises:
-        RunFolderError: it is not one, or has no test of all groups yet.
+        RunFolderError: it is not one, or a group that began has no test yet.
     """
     plan = read_plan(sweep_dir)
     with reading(sweep_dir / PLAN):

@@ -1,13 +1,12 @@
 """What ``jaxrl-cb sweep`` does, and ``jaxrl-cb resume`` of a sweep's folder."""
 
 import json as jsonlib
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from jaxrl_cb.commands import COMMAND, command_of, given, stop_callbacks
+from jaxrl_cb.commands import COMMAND, chosen_folder, command_of, given, stop_callbacks
 from jaxrl_cb.errors import ConfigError
 
 
@@ -60,11 +59,7 @@ def sweep(
     if not varied and seeds_at_once is None:
         raise ConfigError("sweep needs something to try: --vary learning_rate=1e-3,1e-2 or --space")
     named = settings | given(env_kwargs=env_kwargs, env_params=env_params)
-    if run_dir is None:
-        if resume != "never":
-            raise ConfigError(f"--resume {resume} needs --run-dir, the folder to resume")
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        run_dir = Path("runs") / f"sweep__{env}__{algorithm}__{stamp}"
+    run_dir = chosen_folder(run_dir, resume, f"sweep__{env}__{algorithm}")
     options = {"num_trials": num_trials, "seeds_at_once": seeds_at_once, "resume": resume}
     command = {"stop_at": stop_at, "halving": halving, "checkpoint_every": checkpoint_every}
     _sweep(env, varied, algorithm, run_dir, command, options | named)
