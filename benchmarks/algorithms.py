@@ -1,9 +1,10 @@
-"""Every algorithm on classic control: steps to a confirmed return, what stays of it, and IQM.
+"""Every algorithm: environment steps to a confirmed return, what stays of it, and IQM.
 
-All seeds of an algorithm are trained together, without a stop, from the environment's preset. At
-the first test that reaches the return, and on 100 fresh episodes as well, a callback notes the
-environment steps. In the end the last policy of each seed plays 100 fresh episodes. What was killed
-goes on with the same command (its run folders lie in `--runs`).
+All seeds of an algorithm are trained together (or as many as `--together` says), without a stop,
+from the environment's preset. At the first test that reaches the return, and on 100 fresh episodes
+as well, a callback notes the environment steps; MinAtar's games have no such return. In the end the
+last policy of each seed plays 100 fresh episodes. What was killed goes on with the same command
+(its run folders lie in `--runs`).
 
     python benchmarks/algorithms.py CartPole-v1 --algorithms dqn c51 --seeds 30 \\
         --json benchmarks/results/algorithms_CartPole-v1.json
@@ -11,6 +12,7 @@ goes on with the same command (its run folders lie in `--runs`).
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,10 +42,16 @@ class Task(NamedTuple):
     until: int
 
 
+NO_TASK = Task(math.inf, 0, 0)  # no return counts as reached
+
 TASKS = {
     "CartPole-v1": Task(475.0, 50_000, 100_000),
     "Acrobot-v1": Task(-85.0, 100_000, 120_000),
     "MountainCar-v0": Task(-105.0, 120_000, 128_000),
+    **{
+        f"{game}-MinAtar": NO_TASK
+        for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+    },
 }
 
 
@@ -59,34 +67,37 @@ class Notes(EpochStopCallbackConfirmedRewardThreshold):
         return False
 
 
-def rows_of(env: str, algorithm: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each seed."""
-    task = TASKS[env]
+def rows_of(
+    env: str, algorithm: str, seeds: range, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """A row for each seed, all trained together."""
+    task, count = TASKS[env], len(seeds)
     preset = resolve(env, algorithm, arguments.settings).trainer
     least = -(-task.until // preset.epoch_num_steps)
     settings = {"max_epochs": max(preset.max_epochs, least)} | arguments.settings
     result = jaxrl_cb.train(
         *(env, algorithm),
-        seed=arguments.first_seed,
-        num_seeds=arguments.seeds,
+        seed=seeds[0],
+        num_seeds=count,
         callbacks=TrainerCallbacks(epoch_stop_callback=Notes(task.score)),
-        run_dir=arguments.runs / f"{env}__{algorithm}",
+        run_dir=arguments.runs / f"{env}__{algorithm}__{seeds[0]}",
         resume="auto",
         verbose=False,
         **settings,
     )
-    means, _ = jaxrl_cb.evaluate(result.policy, env, episodes=100, seed=arguments.first_seed)
-    finals, each = np.atleast_1d(means).tolist(), result.seconds["train"] / arguments.seeds
-    copies = result.callbacks if arguments.seeds > 1 else [result.callbacks]
+    means, _ = jaxrl_cb.evaluate(result.policy, env, episodes=100, seed=seeds[0])
+    finals, each = np.atleast_1d(means).tolist(), result.seconds["train"] / count
+    copies = result.callbacks if count > 1 else [result.callbacks]
     return [
         {
-            **{"env": env, "algorithm": algorithm, "seed": arguments.first_seed + index},
+            **{"env": env, "algorithm": algorithm, "seed": seeds[index]},
             "confirmed_env_step": _note(copies[index]).at,
             "final": finals[index],
             "env_step": int(np.atleast_1d(result.env_step)[index]),
             "train_seconds": round(each, 2),
+            "curve": [round(float(record.mean[index]), 2) for record in result.history],
         }
-        for index in range(arguments.seeds)
+        for index in range(count)
     ]
 
 
@@ -101,11 +112,15 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     steps = [row["confirmed_env_step"] or never for row in rows]
     finals = np.array([row["final"] for row in rows])
     middle = float(np.median(steps))
-    return {
-        **{"env": env, "algorithm": algorithm, "seeds": len(rows), **task._asdict()},
+    reached = {
+        **task._asdict(),
         "confirmed_within": sum(step <= task.within for step in steps),
         "confirmed_env_step_median": None if middle >= never // 2 else middle,
         "final_reaches": int((finals >= task.score).sum()),
+    }
+    return {
+        **{"env": env, "algorithm": algorithm, "seeds": len(rows)},
+        **(reached if task != NO_TASK else {}),
         "final_iqm": list(summarize(finals[:, None]).iqm),
         "train_seconds": rows[0]["train_seconds"],
     }
@@ -117,16 +132,20 @@ def main() -> None:
     parser.add_argument("envs", nargs="+", choices=TASKS)
     parser.add_argument("--algorithms", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--together", type=int, help="seeds of one run; all if left out")
     parser.add_argument("--first-seed", type=int, default=1_000)
     parser.add_argument("--runs", type=Path, default=Path("runs/algorithms"))
     parser.add_argument("--settings", type=json.loads, default={})
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     arguments = parser.parse_args()
-    prepare(arguments.seeds)
+    together = arguments.together or arguments.seeds
+    prepare(together)
+    first, last = arguments.first_seed, arguments.first_seed + arguments.seeds
+    parts = [range(low, min(low + together, last)) for low in range(first, last, together)]
     rows, summaries = [], []
     for env in arguments.envs:
         for algorithm in arguments.algorithms:
-            own = rows_of(env, algorithm, arguments)
+            own = [row for part in parts for row in rows_of(env, algorithm, part, arguments)]
             rows += own
             summaries.append(summary(own))
             print(json.dumps(summaries[-1]), flush=True)

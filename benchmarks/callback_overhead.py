@@ -74,7 +74,9 @@ def learner_of(num_envs: int) -> ReplayLearner:
     )
     target = TargetConfig(tau=1.0, target_update_period=50)
     optimizer = OptimizerConfig(learning_rate=2.5e-4, max_grad_norm=None)
-    return ReplayLearner(environment, DQN(network, double=False), replay, target, optimizer)
+    return ReplayLearner(
+        environment, DQN(network, double=False), replay, target, optimizer=optimizer
+    )
 
 
 def trainer_of(learner: ReplayLearner, length: int, num_seeds: int, logger: Logger) -> Trainer:

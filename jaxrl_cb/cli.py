@@ -121,7 +121,8 @@ def _settings(arguments: list[str]) -> Any:
     defaults = resolve(env, algorithm, {}).flat()
     kinds: dict[str, Any] = {}
     for name, (group, field) in FIELDS.items():
-        hint = f"(default: {defaults[name]})"
+        is_read = name in defaults
+        hint = f"(default: {defaults[name]})" if is_read else f"(no setting of {algorithm})"
         text = _documented(GROUPS[group], name)
         argument = tyro.conf.arg(help=text, help_behavior_hint=hint)
         kinds[name] = Annotated[field.type, argument]

@@ -22,6 +22,9 @@ from jaxrl_cb.errors import (
 from jaxrl_cb.files import parse_json
 from jaxrl_cb.learners import (
     Exploration,
+    Learner,
+    OnlineConfig,
+    OnlineLearner,
     OptimizerConfig,
     ReplayConfig,
     ReplayLearner,
@@ -30,6 +33,7 @@ from jaxrl_cb.learners import (
 from jaxrl_cb.learners.replay_config import learning_rate_for
 from jaxrl_cb.networks import NETWORKS, Normalized
 from jaxrl_cb.networks.registry import made
+from jaxrl_cb.ops.counters import divisors
 from jaxrl_cb.ops.losses import LOSSES
 from jaxrl_cb.presets import PRESETS
 from jaxrl_cb.trainer.params import TrainerParams
@@ -162,6 +166,7 @@ class Config:
 
     trainer: TrainerParams
     replay: ReplayConfig
+    online: OnlineConfig
     target: TargetConfig
     optimizer: OptimizerConfig
     exploration: Exploration
@@ -170,9 +175,10 @@ class Config:
     env: EnvConfig
 
     def flat(self) -> dict[str, Any]:
-        """All settings by name."""
-        groups = [getattr(self, group) for group in GROUPS]
-        return {f.name: getattr(g, f.name) for g in groups for f in dataclasses.fields(g)}
+        """All settings that the algorithm reads, by name."""
+        read = settings_of(self.name)
+        named = {name: getattr(self, group) for name, (group, _) in FIELDS.items() if name in read}
+        return {name: getattr(group, name) for name, group in named.items()}
 
     def build_algorithm(self, spec: EnvSpec) -> Algorithm:
         """The algorithm for an environment."""
@@ -201,16 +207,14 @@ class Config:
 
         return VARIANTS[self.name].build(make_network, self.algorithm)
 
-    def build_learner(self, environment: Environment) -> ReplayLearner:
+    def build_learner(self, environment: Environment) -> Learner:
         """The learner for an environment."""
-        return ReplayLearner(
-            environment=environment,
-            algorithm=self.build_algorithm(environment.spec),
-            replay=self.replay,
-            target=self.target,
-            optimizer=self.optimizer,
-            exploration=self.exploration,
-        )
+        algorithm = self.build_algorithm(environment.spec)
+        common = {"optimizer": self.optimizer, "exploration": self.exploration}
+        if VARIANTS[self.name].regime == "replay":
+            return ReplayLearner(environment, algorithm, self.replay, self.target, **common)
+        sizes = (self.replay.num_envs, self.online, self.target.gamma)
+        return OnlineLearner(environment, algorithm, *sizes, **common)
 
 
 GROUPS: dict[str, Any] = {
@@ -218,6 +222,22 @@ GROUPS: dict[str, Any] = {
 }
 FIELDS = {f.name: (group, f) for group, c in GROUPS.items() for f in dataclasses.fields(c)}
 """By setting name: its group, and its dataclass field."""
+
+ONLY_IN = {
+    "replay": {n for n, (group, _) in FIELDS.items() if group in ("replay", "target")}
+    - {"num_envs", "gamma"},
+    "online": {n for n, (group, _) in FIELDS.items() if group == "online"},
+}
+"""Settings that one regime of learning has and no other, see `jaxrl_cb.algorithms.Variant`."""
+
+
+def settings_of(algorithm: str) -> set[str]:
+    """Names of all settings that an algorithm reads."""
+    variant = VARIANTS[algorithm]
+    others = {f.name for f in dataclasses.fields(AlgorithmConfig)} - set(variant.settings)
+    for regime, names in ONLY_IN.items():
+        others |= names if regime != variant.regime else set()
+    return set(FIELDS) - others
 
 
 OTHER_NAMES = {
@@ -250,8 +270,9 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
     """The settings of a run.
 
     Named settings are taken as they are. The others come from the preset of (environment,
-    algorithm), or else from that of DQN and the algorithm's own defaults, and from defaults that
-    follow the number of environments; those that count steps are brought to a multiple of it.
+    algorithm), or else from the algorithm's own defaults and, if it learns from a replay, from
+    DQN's preset, and from defaults that follow the number of environments; those that count steps
+    are brought to a multiple of it.
 
     Args:
         env_id: the environment's id, or None for an object (no preset).
@@ -265,13 +286,13 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
     check_names(named)
     variant, env_id = VARIANTS[algorithm], env_id or ""
     check_names([*variant.defaults, *variant.settings])
-    usual = PRESETS.get((env_id, "dqn"), {}) | dict(variant.defaults)
-    usual |= PRESETS.get((env_id, algorithm), {})
+    usual = PRESETS.get((env_id, "dqn"), {}) if variant.regime == "replay" else {}
+    usual = usual | dict(variant.defaults) | PRESETS.get((env_id, algorithm), {})
     _leave_out(algorithm, usual, named)
     values = {**usual, **named}
     num_envs = values.get("num_envs", ReplayConfig.num_envs)
     check_int("num_envs", num_envs, 1)
-    _follow(values, named, num_envs)
+    _follow(values, named, num_envs, online=variant.regime == "online")
     groups = {
         group: config(**{name: values[name] for name in values if FIELDS[name][0] == group})
         for group, config in GROUPS.items()
@@ -284,7 +305,7 @@ def common_settings(named: Mapping[str, Any], *algorithms: str) -> dict[str, Any
     own = {field.name for field in dataclasses.fields(AlgorithmConfig)}
     for algorithm in algorithms:
         check_choice("algorithm", algorithm, VARIANTS)
-        own |= set(VARIANTS[algorithm].defaults)
+        own |= set(VARIANTS[algorithm].defaults) | (set(FIELDS) - settings_of(algorithm))
     return {name: value for name, value in named.items() if name not in own}
 
 
@@ -294,24 +315,30 @@ def _leave_out(algorithm: str, usual: dict[str, Any], named: Mapping[str, Any]) 
     Raises:
         ConfigError: the user set such a thing.
     """
-    read = VARIANTS[algorithm].settings
-    for field in dataclasses.fields(AlgorithmConfig):
-        name = field.name
-        if name in read:
-            continue
+    variant, read = VARIANTS[algorithm], settings_of(algorithm)
+    has = [*variant.settings, *(ONLY_IN["online"] & read)]
+    for name in set(FIELDS) - read:
         usual.pop(name, None)
-        if name in named and named[name] != field.default:  # config.json holds all of them
+        if name in named:
             raise ConfigError(
                 f"{name}={shown(named[name])} is no setting of {algorithm!r}, which has "
-                f"{', '.join(read) or 'none of its own'}; `jaxrl-cb algorithms` lists all"
+                f"{', '.join(has) or 'none of its own'}; `jaxrl-cb algorithms` lists all"
             )
 
 
-def _follow(values: dict[str, Any], named: Mapping[str, Any], num_envs: int) -> None:
+def _follow(
+    values: dict[str, Any], named: Mapping[str, Any], num_envs: int, *, online: bool
+) -> None:
     """Adds the defaults that follow `num_envs`, and makes what was not named fit it."""
-    for name in ("batch_size", "buffer_size", "start_timesteps", "epoch_num_steps", "n_step"):
+    counts = ("batch_size", "buffer_size", "start_timesteps", "epoch_num_steps", "n_step")
+    for name in (*counts, "rollout_length", "num_minibatches"):
         if name in named:
             check_int(name, named[name], 0 if name == "start_timesteps" else 1)
+    rollout_length = values.get("rollout_length", OnlineConfig.rollout_length) if online else 1
+    if online and "num_minibatches" not in named:
+        most = values.get("num_minibatches", OnlineConfig.num_minibatches)
+        fitting = divisors(num_envs * rollout_length)
+        values["num_minibatches"] = max(number for number in fitting if number <= most)
     buffer_size = named.get("buffer_size")
     sizes = ReplayConfig.sizes_for(num_envs, values.get("batch_size"))
     if "batch_size" not in named and buffer_size:
@@ -323,7 +350,8 @@ def _follow(values: dict[str, Any], named: Mapping[str, Any], num_envs: int) -> 
         values["buffer_size"] = max(values["buffer_size"], 128 * num_envs)
     for name in ("buffer_size", "start_timesteps", "epoch_num_steps"):
         if name not in named:
-            values[name] = -(-values[name] // num_envs) * num_envs
+            unit = num_envs * (rollout_length if name == "epoch_num_steps" else 1)
+            values[name] = -(-values[name] // unit) * unit
     if "start_timesteps" not in named:
         least = (values.get("n_step", ReplayConfig.n_step) - 1) * num_envs
         most = values["buffer_size"] // num_envs * num_envs

@@ -5,6 +5,20 @@ Each is a mapping of setting names to values; whatever a user names overrides th
 
 from typing import Any
 
+MINATAR_PQN: dict[str, Any] = {  # of Gallici et al. 2024, for 10 M steps
+    "num_envs": 128,
+    "epoch_num_steps": 245_760,
+    "max_epochs": 41,
+    "num_test_episodes": 128,
+    "rollout_length": 32,
+    "num_minibatches": 32,
+    "update_epochs": 2,
+    "td_lambda": 0.65,
+    "network": "cnn",
+    "hidden_sizes": (128,),
+    "epsilon_decay_steps": 1_000_000,
+}
+
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("CartPole-v1", "dqn"): {
         "num_envs": 32,
@@ -126,4 +140,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_final": 0.01,
         "epsilon_decay_steps": 250_000,
     },
+    ("Asterix-MinAtar", "pqn"): MINATAR_PQN,
+    ("Breakout-MinAtar", "pqn"): MINATAR_PQN,
+    ("Freeway-MinAtar", "pqn"): MINATAR_PQN,
+    ("Seaquest-MinAtar", "pqn"): MINATAR_PQN,
+    ("SpaceInvaders-MinAtar", "pqn"): MINATAR_PQN,
 }

@@ -1,42 +1,63 @@
 """What follows from the settings, in words: printed before a run starts."""
 
+from typing import Any
+
 import jax
 from rich.filesize import decimal
 
-from jaxrl_cb.learners import ReplayLearner
+from jaxrl_cb.learners import Learner, OnlineLearner
 from jaxrl_cb.trainer.memory import MemoryEstimate, estimate, in_words
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.programs import state_shapes
 
 
-def describe(learner: ReplayLearner, params: TrainerParams) -> str:
+def describe(learner: Learner, params: TrainerParams) -> str:
     """The schedule of a run, a few lines of text."""
-    replay, target = learner.replay, learner.target
     total, epoch = params.total_env_steps, params.epoch_num_steps
-    updates = learner.num_updates(epoch // replay.num_envs)
     exploration = learner.exploration
-    memory, state = estimate(learner, params), state_shapes(learner)
-    target_words = "copied" if target.tau == 1 else f"moved by {target.tau:g}"
     lines = [
         f"{learner.environment.spec.id}: up to {params.max_epochs} epochs of {epoch:,} environment "
-        f"steps, {total:,} in all, {replay.num_envs} environments"
+        f"steps, {total:,} in all, {learner.num_envs} environments"
         + (f", {params.num_seeds} seeds" if params.num_seeds > 1 else ""),
-        f"learning: {updates:,} gradient steps of {replay.batch_size} per epoch, about "
-        f"{float(replay.rate):g} per vector step; each transition is used "
-        f"{replay.samples_per_insert:g} times; learning rate {learner.optimizer.learning_rate:.3g} "
-        f"({learner.optimizer.learning_rate_schedule}), gamma {target.gamma:g}, "
-        f"{replay.n_step}-step returns",
-        f"target network: {target_words} every {target.target_update_period:,} gradient steps",
+        *(_online(learner) if isinstance(learner, OnlineLearner) else _replay(learner, epoch)),
         f"epsilon: {exploration.epsilon_start:g} to {exploration.epsilon_final:g} over "
         f"{exploration.decay_steps(total):,} environment steps, {exploration.epsilon_test:g} in "
         "tests, unless a callback sets it"
         + (f"; a ladder of {exploration.epsilon_ladder:g}" if exploration.epsilon_ladder else ""),
-        f"replay: {replay.buffer_size:,} transitions, {replay.start_timesteps:,} before training; "
-        f"{_bytes(state.buffer)} of {_bytes(state)} per seed",
-        _memory(memory, params.num_seeds),
+        _memory(estimate(learner, params), params.num_seeds),
         f"test: {params.num_test_episodes} episodes after each epoch",
     ]
     return "\n".join(lines)
+
+
+def _replay(learner: Any, epoch: int) -> list[str]:
+    replay, target = learner.replay, learner.target
+    updates, state = learner.num_updates(epoch // replay.num_envs), state_shapes(learner)
+    target_words = "copied" if target.tau == 1 else f"moved by {target.tau:g}"
+    return [
+        f"learning: {updates:,} gradient steps of {replay.batch_size} per epoch, about "
+        f"{float(replay.rate):g} per vector step; each transition is used "
+        f"{replay.samples_per_insert:g} times; {_step_size(learner)}, gamma {target.gamma:g}, "
+        f"{replay.n_step}-step returns",
+        f"target network: {target_words} every {target.target_update_period:,} gradient steps",
+        f"replay: {replay.buffer_size:,} transitions, {replay.start_timesteps:,} before training; "
+        f"{_bytes(state.buffer)} of {_bytes(state)} per seed",
+    ]
+
+
+def _online(learner: OnlineLearner) -> list[str]:
+    online = learner.online
+    size = learner.iteration_steps // online.num_minibatches
+    return [
+        f"learning: {learner.num_updates(1):,} gradient steps of {size:,} after every "
+        f"{online.rollout_length} vector steps; each transition is used {online.update_epochs} "
+        f"times; {_step_size(learner)}, gamma {learner.gamma:g}, lambda {online.td_lambda:g}",
+    ]
+
+
+def _step_size(learner: Learner) -> str:
+    optimizer = learner.optimizer
+    return f"learning rate {optimizer.learning_rate:.3g} ({optimizer.learning_rate_schedule})"
 
 
 def _memory(memory: MemoryEstimate, num_seeds: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxrl_cb.config import Config
 from jaxrl_cb.envs import make
-from jaxrl_cb.learners import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.run_folder import RunFolder
 from jaxrl_cb.trainer import NullLogger, Trainer, TrainerCallbacks
 from jaxrl_cb.trainer.checkpointer import Checkpointer
@@ -49,7 +49,7 @@ class Group:
         starts: what each of them begins with.
     """
 
-    learner: ReplayLearner
+    learner: Learner
     config: Config
     members: list[Member]
     starts: list[Start]
@@ -57,8 +57,8 @@ class Group:
 
 def grouped(env: Any, configs: Sequence[Config], members: Sequence[Member]) -> list[Group]:
     """The groups of some seeds, given the settings of all trials."""
-    groups: dict[ReplayLearner, Group] = {}
-    learners: dict[int, tuple[ReplayLearner, Any]] = {}
+    groups: dict[Learner, Group] = {}
+    learners: dict[int, tuple[Learner, Any]] = {}
     for member in members:
         config = configs[member.trial]
         if member.trial not in learners:

@@ -76,9 +76,10 @@ class Hyperparams(struct.PyTreeNode):
 
     learning_rate: Any  # [] float32
     gamma: Any  # [] float32 in [0, 1]
-    tau: Any  # [] float32 in (0, 1], step of the target network; 1 copies
     schedule_updates: Any  # [] int32, gradient steps until the learning-rate schedule ends
     env_params: Any = struct.field(default_factory=dict)  # by name [] float32, of the environment
+    tau: Any = None  # [] float32 in (0, 1], step of a target network; 1 copies
+    td_lambda: Any = None  # [] float32 in [0, 1], weight of later steps in an online target
 
 
 class Rollout(struct.PyTreeNode):
@@ -113,16 +114,22 @@ class Buffer(struct.PyTreeNode):
     cursor: Cursor
 
 
+class OnlineBuffer(struct.PyTreeNode):
+    """All that an online learner remembers of the steps before its next rollout."""
+
+    num_masked: Array  # [] int32, truncations whose final observation found no slot
+
+
 class TrainState(struct.PyTreeNode):
     """Everything that changes on the device. Saving it is saving the run's device side."""
 
     # written by the gradient step
     params: PyTree
-    target_params: PyTree
+    target_params: PyTree  # None where there is no target network
     opt_state: PyTree
     num_updates: Array  # [] int32, gradient steps; lockstep
     # written by the replay and by the environment step
-    buffer: Buffer
+    buffer: Any  # a Buffer, or an OnlineBuffer
     rollout: Rollout
     update_credit: Array  # [] int32, gradient steps owed, in units of 1/denominator; lockstep
     # written by callbacks, between chunks (the epsilon offset also by the scan)
@@ -135,7 +142,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class ChunkMetrics(NamedTuple):
-    """Sums over one compiled chunk; divided on the host. A chunk of one step is a step."""
+    """Sums over one compiled chunk; divided on the host. A chunk of one iteration is that."""
 
     loss_sum: Any  # [] float32, over gradient steps
     return_sum: Any  # [] float32, undiscounted returns of the training episodes that ended

@@ -108,8 +108,8 @@ def learner(environment, rate="1", learning_rate=1e-3):
             start_timesteps=ENVS * PREFILL,
         ),
         TargetConfig(tau=0.5),
-        OptimizerConfig(learning_rate=learning_rate),
-        Exploration(epsilon_start=0.5, epsilon_final=0.5),
+        optimizer=OptimizerConfig(learning_rate=learning_rate),
+        exploration=Exploration(epsilon_start=0.5, epsilon_final=0.5),
     )
 
 

@@ -215,8 +215,8 @@ def test_policies_of_a_result_do_not_change_with_later_training():
             num_envs=4, buffer_size=400, batch_size=16, samples_per_insert=4.0, start_timesteps=40
         ),
         TargetConfig(),
-        OptimizerConfig(learning_rate=0.01, learning_rate_schedule="linear"),
-        Exploration(),
+        optimizer=OptimizerConfig(learning_rate=0.01, learning_rate_schedule="linear"),
+        exploration=Exploration(),
     )
     params = TrainerParams(max_epochs=3, epoch_num_steps=80, num_test_episodes=3)
     asks, batch = Asks(), observations(3)

@@ -35,8 +35,8 @@ def learner_of(environment, n, algorithm=None):
             n_step=n,
         ),
         TargetConfig(gamma=GAMMA, tau=1.0, target_update_period=20),
-        OptimizerConfig(learning_rate=1e-2, learning_rate_schedule="linear"),
-        Exploration(epsilon_start=1.0, epsilon_final=1.0),
+        optimizer=OptimizerConfig(learning_rate=1e-2, learning_rate_schedule="linear"),
+        exploration=Exploration(epsilon_start=1.0, epsilon_final=1.0),
     )
 
 

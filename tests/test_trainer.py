@@ -57,8 +57,8 @@ def cartpole(*, gamma=0.99, tau=0.5, learning_rate=1e-3, env_kwargs=None, **epsi
             num_envs=4, buffer_size=400, batch_size=16, samples_per_insert=4.0, start_timesteps=40
         ),
         TargetConfig(gamma=gamma, tau=tau),
-        OptimizerConfig(learning_rate=learning_rate, learning_rate_schedule="linear"),
-        Exploration(**{"epsilon_start": 0.8, "epsilon_decay_steps": 200, **epsilon}),
+        optimizer=OptimizerConfig(learning_rate=learning_rate, learning_rate_schedule="linear"),
+        exploration=Exploration(**{"epsilon_start": 0.8, "epsilon_decay_steps": 200, **epsilon}),
     )
 
 
@@ -128,8 +128,8 @@ def puppet(*, values=VALUES, learning_rate=0.0, replay=None, target=None, **epsi
         DQN(Table()),
         ReplayConfig(**{**sizes, **(replay or {})}),
         TargetConfig(**(target or {})),
-        OptimizerConfig(learning_rate=learning_rate),
-        Exploration(**epsilon),
+        optimizer=OptimizerConfig(learning_rate=learning_rate),
+        exploration=Exploration(**epsilon),
     )
 
 

@@ -301,8 +301,8 @@ def test_a_truncation_is_not_death_in_any_wrapper(environment, value, score, n_s
             n_step=n_step,
         ),
         TargetConfig(gamma=0.5, tau=0.1),
-        OptimizerConfig(learning_rate=0.05, learning_rate_schedule="linear"),
-        Exploration(),
+        optimizer=OptimizerConfig(learning_rate=0.05, learning_rate_schedule="linear"),
+        exploration=Exploration(),
     )
     params = TrainerParams(max_epochs=1, epoch_num_steps=600, num_test_episodes=2)
     result = Trainer(learner, params).run()

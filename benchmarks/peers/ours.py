@@ -34,8 +34,8 @@ def build(work):
             start_timesteps=work["start_timesteps"],
         ),
         TargetConfig(gamma=0.99, tau=1.0, target_update_period=work["target_update_period"]),
-        OptimizerConfig(learning_rate=2.5e-4, max_grad_norm=None),
-        Exploration(1.0, 0.05, work["epsilon_decay_steps"]),
+        optimizer=OptimizerConfig(learning_rate=2.5e-4, max_grad_norm=None),
+        exploration=Exploration(1.0, 0.05, work["epsilon_decay_steps"]),
     )
     num_seeds = work.get("num_seeds", 1)
 

@@ -27,16 +27,20 @@ class Algorithm(Protocol):
         """[A] action values; without a key, as in tests, nothing about them is random."""
         ...
 
-    def target(
-        self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
-    ) -> Array:
-        """What `loss` is drawn towards; never differentiated. [] or any fixed shape."""
-        ...
-
     def loss(
         self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
     ) -> tuple[Array, Array]:
         """The loss [] and the priority [] (how surprising the transition was)."""
+        ...
+
+
+class ReplayAlgorithm(Algorithm, Protocol):
+    """One that learns from a replay and a target network; online learners make targets [] alone."""
+
+    def target(
+        self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
+    ) -> Array:
+        """What `loss` is drawn towards; never differentiated. [] or any fixed shape."""
         ...
 
 

@@ -8,7 +8,9 @@ from jaxrl_cb.algorithms.base import Algorithm
 from jaxrl_cb.algorithms.c51 import C51
 from jaxrl_cb.algorithms.dqn import DQN
 from jaxrl_cb.algorithms.iqn import IQN
+from jaxrl_cb.algorithms.pqn import PQN
 from jaxrl_cb.algorithms.qr_dqn import QRDQN
+from jaxrl_cb.checks import check_choice
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
 from jaxrl_cb.ops.munchausen import Munchausen
 
@@ -24,12 +26,20 @@ class Variant:
         paper: where it comes from.
         settings: names in `settings` that it reads.
         defaults: settings of any kind that differ from the usual ones.
+        regime: "replay" learns from a replay, with a target network; "online" from rollouts.
     """
 
     build: Callable[[Callable[..., Any], Any], Algorithm]
     paper: str
     settings: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    regime: str = "replay"
+
+    def __post_init__(self):
+        check_choice("regime", self.regime, REGIMES)
+
+
+REGIMES = ("replay", "online")
 
 
 def _dqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
@@ -57,6 +67,10 @@ def _m_iqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
     return IQN(make_network(implicit=True), *_fractions(own), False, _munchausen(own))
 
 
+def _pqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
+    return PQN(make_network(), own.loss)
+
+
 def _fractions(own: Any) -> tuple[int, int, int]:
     return own.num_fractions, own.num_target_fractions, own.num_acting_fractions
 
@@ -69,6 +83,10 @@ MUNCHAUSEN = ("munchausen_alpha", "munchausen_temperature", "munchausen_clip")
 FRACTIONS = ("num_fractions", "num_target_fractions", "num_acting_fractions")
 PLAIN: dict[str, Any] = {"double": False}
 NOISY: dict[str, Any] = {"noisy": True, "epsilon_start": 0.0, "epsilon_final": 0.0}
+ONLINE: dict[str, Any] = {
+    **{"num_envs": 128, "optimizer": "radam", "learning_rate": 5e-4},
+    **{"learning_rate_schedule": "linear"},
+}
 
 VARIANTS = {
     "dqn": Variant(_dqn, "Mnih et al. 2015", ("double", "loss"), PLAIN),
@@ -82,6 +100,7 @@ VARIANTS = {
     "qr_dqn": Variant(_qr_dqn, "Dabney et al. 2018a", ("num_quantiles", "double"), PLAIN),
     "iqn": Variant(_iqn, "Dabney et al. 2018b", (*FRACTIONS, "double"), PLAIN),
     "m_iqn": Variant(_m_iqn, "Vieillard et al. 2020", (*FRACTIONS, *MUNCHAUSEN)),
+    "pqn": Variant(_pqn, "Gallici et al. 2024", ("loss",), ONLINE, regime="online"),
 }
 """By name; `register` adds to it."""
 

@@ -1,6 +1,7 @@
 """One vector step of the training environments."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -9,6 +10,16 @@ from jaxrl_cb.ops.epsilon import epsilon_greedy
 from jaxrl_cb.ops.finite import num_nonfinite
 from jaxrl_cb.ops.randomness import as_key, words_per_key
 from jaxrl_cb.types import Array, Experience, Rollout
+
+
+class Acted(NamedTuple):
+    """What came of one vector step."""
+
+    rollout: Rollout
+    experience: Experience
+    q_values: Array  # [E, A] that were acted upon
+    return_sum: Array  # [] float32, of the episodes that ended
+    num_episodes: Array  # [] int32, that ended
 
 
 def act_shape(num_envs: int, key: Array) -> tuple[int]:
@@ -25,7 +36,7 @@ def act(
     epsilon: Array,
     words: Array,
     like: Array,
-) -> tuple[Rollout, Experience, Array, Array]:
+) -> Acted:
     """Acts once in every environment, epsilon-greedily.
 
     Args:
@@ -35,10 +46,6 @@ def act(
         epsilon: [] or [E], probability of a random action.
         words: `act_shape` uint32, random.
         like: a key of the implementation that keys are to have.
-
-    Returns:
-        The new rollout, what happened, and the sum and the number of the episode returns that are
-        complete now.
     """
     num_envs, k = rollout.obs.shape[0], words_per_key(like)
     explore, env, network = jnp.split(words, [2 * num_envs, 2 * num_envs * (1 + k)])
@@ -65,4 +72,4 @@ def act(
         num_nonfinite=rollout.num_nonfinite + num_bad,
     )
     return_sum = jnp.sum(jnp.where(done, returns, 0.0))
-    return rollout, experience, return_sum, jnp.sum(done, dtype=jnp.int32)
+    return Acted(rollout, experience, q, return_sum, jnp.sum(done, dtype=jnp.int32))

@@ -1,4 +1,4 @@
-"""Adam with clipping, and the learning rate as a number that callbacks may set."""
+"""Adam and its like with clipping, and the learning rate as a number that callbacks may set."""
 
 import dataclasses
 import math
@@ -17,22 +17,27 @@ SCHEDULES = {
     "cosine": lambda fraction: 0.5 * (1.0 + jnp.cos(math.pi * fraction)),
 }
 
+OPTIMIZERS = {"adam": optax.scale_by_adam, "radam": optax.scale_by_radam}
+
 ONE_VECTOR_BELOW = 100_000
 """Parameters, below which a network's are updated as one vector."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam (Kingma & Ba 2015).
+    """The optimiser.
 
     Attributes:
+        optimizer: "adam" (Kingma & Ba 2015) or "radam", which begins with smaller steps (Liu et al.
+            2020).
         learning_rate: step size, in the state: callbacks set it through the policy.
         learning_rate_schedule: "constant", "linear" or "cosine" (to 0 over all gradient steps); it
             multiplies whatever learning rate is set.
         max_grad_norm: gradients are scaled down to this global norm; None leaves them.
-        adam_epsilon: Adam's epsilon.
+        adam_epsilon: epsilon of either.
     """
 
+    optimizer: Annotated[str, Choice(OPTIMIZERS)] = "adam"
     learning_rate: Annotated[float, Range(0)] = 2.5e-4
     learning_rate_schedule: Annotated[str, Choice(SCHEDULES)] = "constant"
     max_grad_norm: Annotated[float | None, Range(0, open_low=True)] = 10.0
@@ -43,7 +48,7 @@ class OptimizerConfig:
 
     def transformation(self) -> optax.GradientTransformation:
         """The gradient transformation without the learning rate."""
-        transformation = optax.scale_by_adam(eps=self.adam_epsilon)
+        transformation = OPTIMIZERS[self.optimizer](eps=self.adam_epsilon)
         if self.max_grad_norm is not None:
             clip = optax.clip_by_global_norm(self.max_grad_norm)
             transformation = optax.chain(clip, transformation)

@@ -11,35 +11,21 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxrl_cb.algorithms.base import (
-    SAMPLE_AXIS,
-    Algorithm,
-    batched_q,
-    greedy_q,
-    joined,
-    observe,
-    split,
-)
+from jaxrl_cb.algorithms.base import SAMPLE_AXIS, batched_q, joined, observe, split
 from jaxrl_cb.buffers import ReplayRing
 from jaxrl_cb.checks import check_kind
-from jaxrl_cb.envs.environment import Environment
-from jaxrl_cb.errors import ConfigTypeError, kind, shown
-from jaxrl_cb.learners import evaluation
 from jaxrl_cb.learners.acting import act, act_shape
-from jaxrl_cb.learners.exploration import Exploration
-from jaxrl_cb.learners.optimizer import OptimizerConfig
+from jaxrl_cb.learners.base import Learner, Size
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
-from jaxrl_cb.ops.counters import NEVER, take_credit, updates_after
-from jaxrl_cb.ops.epsilon import advance, epsilon_at, ladder
-from jaxrl_cb.ops.finite import index_if_nonfinite, num_nonfinite
-from jaxrl_cb.ops.promotion import default_promotion
+from jaxrl_cb.ops.counters import NEVER, divisors, take_credit, updates_after
+from jaxrl_cb.ops.epsilon import advance
+from jaxrl_cb.ops.finite import index_if_nonfinite
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.types import (
     Array,
     Buffer,
     ChunkMetrics,
     Epsilon,
-    Evaluation,
     Hyperparams,
     PyTree,
     Rollout,
@@ -59,120 +45,78 @@ class Losses(NamedTuple):
         return Losses(self.sum + later.sum, jnp.minimum(self.first_bad, later.first_bad))
 
 
-@dataclasses.dataclass(frozen=True)
-class ReplayLearner:
-    """Learns off-policy from a replay ring. Everything here is unbatched over seeds.
-
-    Two learners are equal iff they compile to the same program: what only sets numbers in the
-    state (learning rate, gamma, tau, epsilon) is not compared.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReplayLearner(Learner):
+    """Learns off-policy from a replay ring.
 
     Attributes:
-        environment: see `jaxrl_cb.envs.make`.
-        algorithm: for example ``DQN(MLP(environment.spec.num_actions))``.
         replay: sizes.
         target: discount and target network.
-        optimizer: Adam's settings.
-        exploration: epsilon before any callback sets it.
-        transformation: an optax transformation without learning rate, in place of Adam.
     """
 
-    environment: Environment
-    algorithm: Algorithm
+    METHODS = ("init", "q_values", "target", "loss")
+    EXAMPLE = "DQN(MLP(num_actions))"
+    LAST_RESORT = "lower start_timesteps and batch_size with them, or use a smaller network"
+
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     target: TargetConfig = dataclasses.field(default_factory=TargetConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    exploration: Exploration = dataclasses.field(default_factory=Exploration)
-    transformation: optax.GradientTransformation | None = None
 
     def __post_init__(self):
-        kinds = {
-            **{"environment": Environment, "replay": ReplayConfig, "target": TargetConfig},
-            **{"optimizer": OptimizerConfig, "exploration": Exploration},
-        }
-        for name, expected in kinds.items():
-            check_kind(name, getattr(self, name), expected)
-        for method in ("init", "q_values", "target", "loss"):
-            if isinstance(self.algorithm, type) or not hasattr(self.algorithm, method):
-                raise ConfigTypeError(
-                    f"algorithm={shown(self.algorithm)} is {kind(self.algorithm)} that cannot "
-                    f"{method}; expected for example DQN(MLP(num_actions))"
-                )
+        super().__post_init__()
+        check_kind("replay", self.replay, ReplayConfig)
+        check_kind("target", self.target, TargetConfig)
 
     def program_key(self) -> tuple[Any, ...]:
-        """What the compiled program depends on."""
         target = dataclasses.replace(self.target, gamma=0.0, tau=1.0)
-        optimizer = dataclasses.replace(self.optimizer, learning_rate=0.0)
-        return (
-            *(self.environment, self.algorithm, self.replay),
-            *(target, optimizer, self.transformation, self.exploration.epsilon_ladder),
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ReplayLearner) and self.program_key() == other.program_key()
-
-    def __hash__(self) -> int:
-        return hash(self.program_key())
+        return (*self._common_key(), self.replay, target)
 
     @property
     def num_envs(self) -> int:
-        """E, training environments."""
         return self.replay.num_envs
 
-    def num_updates(self, num_vector_steps: int) -> int:
-        """Gradient steps after so many vector steps."""
-        return updates_after(num_vector_steps, self.replay.rate)
+    @property
+    def prefill_steps(self) -> int:
+        return self.replay.start_timesteps
 
-    def initial_values(self, total_env_steps: int) -> tuple[Hyperparams, Epsilon]:
-        """The settings that are numbers in the state, for one seed's steps in all (NumPy)."""
-        updates = self.num_updates(total_env_steps // self.num_envs)
-        hyperparams = Hyperparams(
-            learning_rate=np.float32(self.optimizer.learning_rate),
-            gamma=np.float32(self.target.gamma),
-            tau=np.float32(self.target.tau),
-            schedule_updates=np.int32(min(updates, 2**31 - 1)),
-            env_params={n: np.float32(v) for n, v in self.environment.env_params.items()},
-        )
-        return hyperparams, self.exploration.initial(total_env_steps)
+    def num_updates(self, num_iterations: int) -> int:
+        return updates_after(num_iterations, self.replay.rate)
+
+    def sizes(self) -> dict[str, Size]:
+        replay = self.replay
+        least = max(replay.batch_size, replay.start_timesteps, replay.n_step * replay.num_envs)
+        first = -(-least // replay.num_envs) * replay.num_envs
+        num_envs = divisors(math.gcd(replay.buffer_size, replay.start_timesteps))
+        return {
+            "buffer_size": Size(
+                replay.buffer_size, range(first, replay.buffer_size, replay.num_envs)
+            ),
+            "num_envs": Size(replay.num_envs, [n for n in num_envs if n < replay.num_envs]),
+        }
+
+    def resized(self, name: str, value: int) -> "ReplayLearner":
+        replay = dataclasses.replace(self.replay, **{name: value})
+        return dataclasses.replace(self, replay=replay)
+
+    def _numbers(self, total_env_steps: int) -> dict[str, Any]:
+        return {"gamma": np.float32(self.target.gamma), "tau": np.float32(self.target.tau)}
 
     def init(self, seed: Array, hyperparams: Hyperparams, epsilon: Epsilon) -> TrainState:
-        """A fresh state of one seed, its replay prefilled.
-
-        Args:
-            seed: [] uint32.
-            hyperparams: initial values.
-            epsilon: initial values.
-        """
-        key, test_key = jax.random.split(jax.random.key(seed))
-        k = words_per_key(key)
-        key, params_words, reset_words = draw(key, (k,), (self.num_envs, k))
-        environment = self.environment.with_params(hyperparams.env_params)
-        env_state, obs = environment.reset_all(as_key(reset_words, like=key))
-        params = self.algorithm.init(as_key(params_words, like=key), obs[0])
-        zeros = jnp.zeros((self.num_envs,), jnp.float32)
-        state = TrainState(
-            params=params,
-            target_params=params,
-            opt_state=self._optimizer().init(split(params)[0]),
-            num_updates=jnp.int32(0),
-            buffer=self._ring().init(obs[0], self.environment.spec.num_actions),
-            rollout=Rollout(env_state, obs, zeros, zeros.astype(jnp.int32), num_nonfinite(obs)),
-            update_credit=jnp.int32(0),
-            epsilon=epsilon,
-            hyperparams=hyperparams,
-            key=key,
-            test_key=test_key,
+        state = self._first_state(seed, hyperparams, epsilon)
+        num_actions = self.environment.spec.num_actions
+        state = state.replace(
+            target_params=state.params,
+            buffer=self._ring().init(state.rollout.obs[0], num_actions),
         )
         return self._prefill(state)
 
     def state_axes(self) -> TrainState:
-        """For every field of the state whether seeds have it each (0) or in common (None)."""
         each: Any = 0
         seeds = TrainState(*[each] * len(dataclasses.fields(TrainState)))
         buffer = Buffer(*[each] * len(dataclasses.fields(Buffer))).replace(cursor=None)
         return seeds.replace(buffer=buffer, num_updates=None, update_credit=None)
 
     def step(self, state: TrainState) -> tuple[TrainState, ChunkMetrics]:
-        """One vector step: act in every environment, store, and take the gradient steps due."""
+        """One vector step: acts in every environment, stores, and takes the gradient steps due."""
         epsilon = self._epsilon(state)
         most = math.ceil(self.replay.rate)  # gradient steps
         key, act_words, sample_words, update_words = draw(
@@ -189,39 +133,6 @@ class ReplayLearner:
         state, metrics = self._collect(state, act_words, epsilon, q_values)
         state, losses = self._learn(state, sample_words, as_key(update_words, like=key))
         return state, metrics._replace(loss_sum=losses.sum, first_bad_update=losses.first_bad)
-
-    def evaluate(
-        self,
-        params: PyTree,
-        epsilon: Array,
-        test_key: Array,
-        phase: Array,
-        env_params: PyTree,
-        *,
-        num_episodes: int,
-    ) -> Evaluation:
-        """Tests the policy on keys of its own, which no training key depends on.
-
-        Args:
-            params: of the network.
-            epsilon: [] probability of a random action.
-            test_key: [] `TrainState.test_key`.
-            phase: [2] uint32, the epoch and the number of the evaluation within it.
-            env_params: `Hyperparams.env_params`.
-            num_episodes: N, complete episodes, one per environment.
-        """
-        key = jax.random.fold_in(jax.random.fold_in(test_key, phase[0]), phase[1])
-        q_values = greedy_q(self.algorithm, params)
-        environment = self.environment.with_params(env_params)
-        return evaluation.evaluate(environment, q_values, epsilon, key, num_episodes)
-
-    def _optimizer(self) -> optax.GradientTransformation:
-        return self.transformation or self.optimizer.transformation()
-
-    def _epsilon(self, state: TrainState) -> Array:
-        """[] or [E], of the next vector step."""
-        epsilon, exponent = epsilon_at(state.epsilon.training), self.exploration.epsilon_ladder
-        return ladder(epsilon, self.num_envs, exponent) if exponent else epsilon
 
     def _ring(self) -> ReplayRing:
         spec, replay = self.environment.spec, self.replay
@@ -247,7 +158,7 @@ class ReplayLearner:
         self, state: TrainState, words: Array, epsilon: Array, q_values: Callable
     ) -> tuple[TrainState, ChunkMetrics]:
         """Acts once in every environment and stores what happened."""
-        rollout, experience, return_sum, num_episodes = act(
+        acted = act(
             self.environment.with_params(state.hyperparams.env_params),
             q_values,
             state.rollout,
@@ -255,11 +166,12 @@ class ReplayLearner:
             words=words,
             like=state.key,
         )
+        rollout, experience = acted.rollout, acted.experience
         buffer = self._ring().add(state.buffer, experience)
         metrics = ChunkMetrics(
             loss_sum=jnp.float32(0.0),
-            return_sum=return_sum,
-            num_episodes=num_episodes,
+            return_sum=acted.return_sum,
+            num_episodes=acted.num_episodes,
             num_masked=buffer.num_masked,
             num_lossy=buffer.num_lossy,
             num_sound_steps=(rollout.num_nonfinite == 0).astype(jnp.int32),
@@ -317,42 +229,32 @@ class ReplayLearner:
         self, state: TrainState, transition: Transition, weight: Array, keys: Array
     ) -> tuple[TrainState, Losses]:
         key_target, key_loss = keys
-        algorithm, hyperparams = self.algorithm, state.hyperparams
+        algorithm = self.algorithm
         target = jax.vmap(algorithm.target, (None, None, 0, None), axis_name=SAMPLE_AXIS)(
             state.params, state.target_params, transition, key_target
         )
 
-        learned, rest = split(state.params)
+        def loss_fn(params: PyTree) -> tuple[Array, Array]:
+            losses, priorities = jax.vmap(
+                algorithm.loss, (None, 0, 0, 0, None), axis_name=SAMPLE_AXIS
+            )(params, transition.obs, transition.action, target, key_loss)
+            return jnp.mean(weight * losses), priorities
 
-        def loss_fn(learned):
-            losses, _ = jax.vmap(algorithm.loss, (None, 0, 0, 0, None), axis_name=SAMPLE_AXIS)(
-                joined(learned, rest), transition.obs, transition.action, target, key_loss
-            )
-            return jnp.mean(weight * losses)
+        state, loss, _ = self._descended(state, loss_fn)
+        target_params = self._next_target(state)
+        state = state.replace(target_params=target_params)
+        return state, Losses(loss, index_if_nonfinite(loss, state.num_updates))
 
-        loss, gradient = jax.value_and_grad(loss_fn)(learned)
-        with default_promotion():
-            direction, opt_state = self._optimizer().update(gradient, state.opt_state, learned)
-        step_size = self.optimizer.step_size(hyperparams, state.num_updates)
-        learned = jax.tree.map(lambda p, d: p - step_size * d, learned, direction)
-        params = joined(learned, rest)
-        num_updates = state.num_updates + 1
-        target_params = self._next_target(state.target_params, params, hyperparams, num_updates)
-        state = state.replace(
-            params=params, target_params=target_params, opt_state=opt_state, num_updates=num_updates
-        )
-        return state, Losses(loss, index_if_nonfinite(loss, num_updates))
-
-    def _next_target(self, target_params, params, hyperparams, num_updates) -> PyTree:
-        learned, rest = split(params)  # what is not learned is the same in both networks
+    def _next_target(self, state: TrainState) -> PyTree:
+        learned, rest = split(state.params)  # what is not learned is the same in both networks
 
         def move(target):
-            return optax.incremental_update(learned, target, hyperparams.tau)
+            return optax.incremental_update(learned, target, state.hyperparams.tau)
 
-        period, target = self.target.target_update_period, split(target_params)[0]
+        period, target = self.target.target_update_period, split(state.target_params)[0]
         if period == 1:
             return joined(move(target), rest)
-        is_due = num_updates % period == 0
+        is_due = state.num_updates % period == 0
 
         def branch(target):
             return lax.cond(is_due, move, lambda t: t, target)

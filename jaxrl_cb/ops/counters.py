@@ -1,5 +1,6 @@
 """Exact counting of the gradient steps that are due, for any number of environments."""
 
+import math
 from fractions import Fraction
 
 import jax.numpy as jnp
@@ -37,3 +38,9 @@ def take_credit(credit: Array, rate: Fraction) -> tuple[Array, Array]:
     credit = credit + rate.numerator % rate.denominator
     extra = credit >= rate.denominator
     return jnp.where(extra, credit - rate.denominator, credit), extra
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors, ascending."""
+    low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*low, *(number // d for d in low)})

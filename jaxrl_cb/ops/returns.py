@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxrl_cb.types import Array, Transition
 
@@ -44,3 +45,41 @@ def n_step_transition(
         discount=jnp.where(terminated[last], 0.0, gammas[last + 1]),
         next_obs=next_obs_after(last),
     )
+
+
+def lambda_returns(
+    rewards: Array,
+    next_values: Array,
+    *,
+    terminated: Array,
+    cut: Array,
+    gamma: Array,
+    td_lambda: Array,
+) -> Array:
+    """Peng's Q(lambda) of a rollout (Peng & Williams 1996; Gallici et al. 2024, PQN, eq. 9).
+
+    ``G_t = r_t + gamma [(1 - lambda) V(s_t+1) + lambda G_t+1]``, with V(s) the greatest action
+    value; ``r_t`` alone where the episode terminated, and ``r_t + gamma V(s_t+1)`` where what
+    follows is not known: at the rollout's end, and where an episode was truncated.
+
+    Args:
+        rewards: [T, ...].
+        next_values: [T, ...] values of the states that the actions led to, of a truncated
+            episode that of its true final observation.
+        terminated: [T, ...] bool.
+        cut: [T, ...] bool, where the row after does not continue this one.
+        gamma: [] discount per step, in [0, 1].
+        td_lambda: [] in [0, 1].
+
+    Returns:
+        [T, ...].
+    """
+
+    def back(later: Array, row: tuple[Array, ...]) -> tuple[Array, Array]:
+        reward, value, ends, is_cut = row
+        future = jnp.where(is_cut, value, (1 - td_lambda) * value + td_lambda * later)
+        own = reward + jnp.where(ends, 0.0, gamma * future)
+        return own, own
+
+    rows = (rewards, next_values, terminated, cut)
+    return lax.scan(back, next_values[-1], rows, reverse=True)[1]

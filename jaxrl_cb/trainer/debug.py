@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from jax.experimental import checkify
 
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.ops.counters import NEVER
 from jaxrl_cb.trainer.leaves import copied, rows
 from jaxrl_cb.trainer.members import Group
 from jaxrl_cb.trainer.nonfinite import NonFinite
 from jaxrl_cb.trainer.programs import over_seeds
-from jaxrl_cb.types import ChunkMetrics, TrainState
+from jaxrl_cb.types import Buffer, ChunkMetrics, OnlineBuffer, TrainState
 
 
 class NoDebugger:
@@ -33,7 +33,7 @@ class NoDebugger:
 class Debugger:
     """Keeps the states from before a chunk, and explains from them what was found after it."""
 
-    def __init__(self, learner: ReplayLearner):
+    def __init__(self, learner: Learner):
         self._learner = learner
         self._kept: list[tuple[tuple[int, ...], TrainState]] = []
 
@@ -49,8 +49,9 @@ class Debugger:
         state, step = self._before(found.index), _checked_step(self._learner)
         for number in range(1, found.length + 1):
             error, (state, metrics) = step(state)
-            where = f"run again, in vector step {number} of the chunk's {found.length}"
-            names = ", ".join(nonfinite_in(state, metrics))
+            step_name = "vector step" if self._learner.rollout_length == 1 else "rollout"
+            where = f"run again, in {step_name} {number} of the chunk's {found.length}"
+            names = ", ".join(nonfinite_in(state, metrics, self._learner.rollout_length))
             if error.get():
                 operation = operation_of(error.get_exception())
                 return f"{where}: {operation}" + (
@@ -78,13 +79,11 @@ def operation_of(error: Any) -> str:
     return words if own is None else f"{words} at {own.filename}:{own.lineno} ({own.name})"
 
 
-def nonfinite_in(state: TrainState, metrics: ChunkMetrics) -> list[str]:
-    """Names of what is not finite after one step; all have a leading [1]."""
+def nonfinite_in(state: TrainState, metrics: ChunkMetrics, num_steps: int) -> list[str]:
+    """Names of what is not finite after an iteration of so many steps; all have a leading [1]."""
     names = []
-    if metrics.num_sound_steps[0] == 0:
-        row = int(state.buffer.cursor.position) - 1
-        is_reward = not np.all(np.isfinite(state.buffer.reward[0, row]))
-        names.append("a reward" if is_reward else "an observation")
+    if metrics.num_sound_steps[0] < num_steps:
+        names.append(_bad_input(state.buffer))
     if metrics.first_bad_update[0] != NEVER:
         names.append("the loss")
     is_finite = [bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(state.params)]
@@ -93,12 +92,20 @@ def nonfinite_in(state: TrainState, metrics: ChunkMetrics) -> list[str]:
     return names
 
 
+def _bad_input(buffer: Buffer | OnlineBuffer) -> str:
+    if isinstance(buffer, OnlineBuffer):  # which keeps no rewards
+        return "a reward or an observation"
+    row = int(buffer.cursor.position) - 1
+    is_reward = not np.all(np.isfinite(buffer.reward[0, row]))
+    return "a reward" if is_reward else "an observation"
+
+
 def _runs(group: Group) -> bool:
     return group.state.rollout is not None
 
 
 @functools.lru_cache(maxsize=4)
-def _checked_step(learner: ReplayLearner) -> Callable[[TrainState], Any]:
+def _checked_step(learner: Learner) -> Callable[[TrainState], Any]:
     axes = learner.state_axes()
     step = over_seeds(learner.step, 1, (axes,), (axes, 0))
     return jax.jit(checkify.checkify(step, errors=checkify.nan_checks))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.programs import ProgramPlan, Programs, compile_programs
 from jaxrl_cb.types import Epsilon, Hyperparams, PyTree, TrainState
@@ -64,9 +64,7 @@ class Group:
         old = self._set[name] if name in self._set else leaves.field(self._state, name)
         self._set[name], self._as_set = values_of(old), None
 
-    def narrow(
-        self, learner: ReplayLearner, axes: TrainState, live: list[int], width: int
-    ) -> "Group":
+    def narrow(self, learner: Learner, axes: TrainState, live: list[int], width: int) -> "Group":
         """The seeds that run, and as many others as a narrower width wants; this group is used up.
 
         Args:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.compaction import narrowed
 from jaxrl_cb.trainer.groups import Group, Start
@@ -34,7 +34,7 @@ class Members:
 
     def __init__(
         self,
-        learner: ReplayLearner,
+        learner: Learner,
         num_seeds: int,
         *,
         vectorized: bool,
@@ -106,7 +106,7 @@ class Members:
             self._make_groups()
 
     def run_chunk(self, length: int) -> ChunkMetrics:
-        """Runs `length` vector steps of every running seed; returns its metrics as NumPy arrays.
+        """Runs `length` iterations of every running seed; returns its metrics as NumPy arrays.
 
         Those of stopped seeds are NaN, -1 or True.
         """
@@ -262,8 +262,10 @@ class Members:
             group.set_field(name, lambda old, f=in_group: jax.tree.map(f, values, old))
 
     def replace_params(self, index: int, new: PyTree) -> None:
-        """Gives both networks of a running seed other parameters, with a leading [1]."""
-        self._replace_fields(index, {"params": new, "target_params": new})
+        """Gives the networks of a running seed other parameters, with a leading [1]."""
+        names = ("params", "target_params")
+        old = self._group(index).state
+        self._replace_fields(index, {n: new for n in names if getattr(old, n) is not None})
 
     def copy_learned(self, source: int, target: int) -> None:
         """Gives a running seed both networks and the optimiser of another seed."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl_cb.errors import ConfigError, MemoryEstimateError
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.trainer.available_memory import available_bytes
 from jaxrl_cb.trainer.params import TrainerParams
 from jaxrl_cb.trainer.programs import Programs, state_shapes
@@ -60,7 +60,7 @@ class MemoryEstimate:
 
 
 def estimate(
-    learner: ReplayLearner,
+    learner: Learner,
     params: TrainerParams,
     programs: Programs | None = None,
     num_copies: int = 0,
@@ -84,7 +84,7 @@ def estimate(
 
 
 def check(
-    learner: ReplayLearner,
+    learner: Learner,
     params: TrainerParams,
     programs: Programs | None = None,
     num_copies: int = 0,
@@ -105,7 +105,7 @@ def check(
 
 
 def explain(
-    error: BaseException, learner: ReplayLearner, params: TrainerParams, needed: MemoryEstimate
+    error: BaseException, learner: Learner, params: TrainerParams, needed: MemoryEstimate
 ) -> None:
     """Adds to a backend's out-of-memory error what the run was expected to need."""
     # The status is said to be RESOURCE_EXHAUSTED, or on CPU also INTERNAL.
@@ -130,7 +130,7 @@ def in_words(num_bytes: int) -> str:
 class _Run(NamedTuple):
     """What is trained and how: all that the bytes of a run depend on."""
 
-    learner: ReplayLearner
+    learner: Learner
     params: TrainerParams
     num_copies: int = 0  # of all states that the host holds at once
 
@@ -168,7 +168,7 @@ class _Run(NamedTuple):
         return self.params.seeds_together * (len(devices) if devices[0].platform == "cpu" else 1)
 
     def value(self, name: str) -> int:
-        return getattr(self.params if name == "num_seeds" else self.learner.replay, name)
+        return self.params.num_seeds if name == "num_seeds" else self.learner.sizes()[name].now
 
     def changed(self, name: str, value: int) -> "_Run":
         """The run with another value of a setting.
@@ -178,26 +178,21 @@ class _Run(NamedTuple):
         """
         if name == "num_seeds":
             return self._replace(params=dataclasses.replace(self.params, num_seeds=value))
-        replay = dataclasses.replace(self.learner.replay, **{name: value})
-        learner = dataclasses.replace(self.learner, replay=replay)
+        learner = self.learner.resized(name, value)
         self.params.check_with(learner)
         return self._replace(learner=learner)
 
     def lower_values(self, name: str) -> Sequence[int]:
         """All lower values that a setting may have, the others being as they are, ascending."""
-        replay = self.learner.replay
         if name == "num_seeds":
             return range(1, self.params.num_seeds)
-        if name == "buffer_size":
-            least = max(replay.batch_size, replay.start_timesteps, replay.n_step * replay.num_envs)
-            first = -(-least // replay.num_envs) * replay.num_envs
-            return range(first, replay.buffer_size, replay.num_envs)
-        together = (replay.buffer_size, replay.start_timesteps, self.params.epoch_num_steps)
-        return [d for d in _divisors(math.gcd(*together)) if d < replay.num_envs and self._may(d)]
+        sizes = self.learner.sizes()
+        values = sizes[name].lower if name in sizes else ()
+        return values if isinstance(values, range) else [v for v in values if self._may(name, v)]
 
-    def _may(self, num_envs: int) -> bool:
+    def _may(self, name: str, value: int) -> bool:
         try:
-            return bool(self.changed("num_envs", num_envs))
+            return bool(self.changed(name, value))
         except ConfigError:  # a rate that cannot be counted exactly
             return False
 
@@ -219,10 +214,8 @@ def _advice(run: _Run, limit: int, besides: int = 0) -> str:
     step = _step(run.changed("num_seeds", 1), "buffer_size", limit, besides)
     if step:
         return f"lower num_seeds from {run.params.num_seeds:,} to 1 and {step}"
-    return (
-        "to lower buffer_size, num_seeds or num_envs is not enough; lower start_timesteps and "
-        "batch_size with them, or use a smaller network"
-    )
+    names = ", ".join(run.learner.sizes())
+    return f"to lower {names} and num_seeds is not enough; {run.learner.LAST_RESORT}"
 
 
 def _step(run: _Run, name: str, limit: int, besides: int) -> str | None:
@@ -296,9 +289,3 @@ def _leaf_bytes(tree: PyTree) -> dict[str, int]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
     return {name(path): leaf.size * leaf.dtype.itemsize for path, leaf in leaves}
-
-
-def _divisors(number: int) -> list[int]:
-    """All divisors, ascending."""
-    low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return sorted({*low, *(number // d for d in low)})

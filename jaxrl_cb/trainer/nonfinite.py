@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.ops.counters import NEVER
 from jaxrl_cb.types import ChunkMetrics
 
@@ -16,7 +17,7 @@ class NonFinite:
     Attributes:
         index: of the seed in the run.
         what: words for it.
-        length: vector steps of the chunk it was found in; 0 for the prefill.
+        length: iterations of the chunk it was found in; 0 for the prefill.
     """
 
     index: int
@@ -53,21 +54,21 @@ def in_prefill(counts: np.ndarray) -> list[NonFinite]:
 
 
 def in_chunk(
-    metrics: ChunkMetrics, running: Iterable[int], length: int, env_step: int, num_envs: int
+    metrics: ChunkMetrics, running: Iterable[int], length: int, env_step: int, learner: Learner
 ) -> list[NonFinite]:
     """What a chunk's metrics show, for each seed that has something.
 
     Args:
         metrics: NumPy arrays [S].
         running: seeds that ran it.
-        length: vector steps of the chunk.
-        env_step: environment steps of a seed before it, over its `num_envs` environments.
-        num_envs: E.
+        length: iterations of the chunk.
+        env_step: environment steps of a seed before it, over its environments.
+        learner: that ran it.
     """
-    found = []
+    found, num_envs = [], learner.num_envs
     for index in running:
         own, words = ChunkMetrics(*(x[index].item() for x in metrics)), []
-        if own.num_sound_steps < length:
+        if own.num_sound_steps < length * learner.rollout_length:
             step = env_step // num_envs + own.num_sound_steps + 1
             words.append(
                 "a reward or an observation is NaN or infinite, first at environment step "
@@ -78,7 +79,7 @@ def in_chunk(
                 f"the loss is NaN or infinite, first at gradient update {own.first_bad_update}"
             )
         elif not own.is_params_finite:
-            end = env_step + length * num_envs
+            end = env_step + length * learner.iteration_steps
             words.append(f"parameters are NaN or infinite at environment step {end}")
         if words:
             found.append(NonFinite(index, ", and ".join(words), length))

@@ -10,7 +10,7 @@ from jaxrl_cb.algorithms.base import Algorithm
 from jaxrl_cb.checks import Choice, Range, check_fields, check_multiple
 from jaxrl_cb.envs.environment import EnvSpec
 from jaxrl_cb.errors import ConfigError, shown
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 
 MAX_CHUNKS = 1_000_000
 ON_NAN = ("stop", "raise", "warn")
@@ -70,15 +70,16 @@ class TrainerParams:
         vectorize = jax.default_backend() != "cpu" if vectorize is None else vectorize
         return self.num_seeds if vectorize else 1
 
-    def check_with(self, learner: ReplayLearner) -> None:
+    def check_with(self, learner: Learner) -> None:
         """Checks what the trainer and the learner must agree on.
 
         Raises:
             ConfigError: with a value that works.
         """
         check_multiple(
-            *("epoch_num_steps", self.epoch_num_steps, learner.num_envs),
-            f"num_envs {learner.num_envs}",
+            *("epoch_num_steps", self.epoch_num_steps, learner.iteration_steps),
+            f"num_envs {learner.num_envs}"
+            + (f" x rollout_length {length}" if (length := learner.rollout_length) > 1 else ""),
         )
         spec = learner.environment.spec
         if spec.time_limit is None:
@@ -87,29 +88,33 @@ class TrainerParams:
                 "one (time_limit=... of jaxrl_cb.envs.functional, or max_steps_in_episode of its "
                 "params)"
             )
-        if self.epoch_num_steps // max(self.chunk_num_steps, learner.num_envs) > MAX_CHUNKS:
+        if self.epoch_num_steps // max(self.chunk_num_steps, learner.iteration_steps) > MAX_CHUNKS:
             raise ConfigError(
                 f"chunk_num_steps={self.chunk_num_steps} cuts an epoch into more than "
                 f"{MAX_CHUNKS:,} chunks; use at least {-(-self.epoch_num_steps // MAX_CHUNKS)}"
             )
         _check_network(learner)
-        updates = learner.num_updates(self.total_env_steps // learner.num_envs)
+        updates = learner.num_updates(self.total_env_steps // learner.iteration_steps)
         if updates >= 2**31:
             raise ConfigError(
                 f"max_epochs={self.max_epochs} takes {updates} gradient steps, more than the "
-                "2**31 - 1 that are counted; lower max_epochs or samples_per_insert"
+                "2**31 - 1 that are counted; lower max_epochs"
             )
 
-    def chunk_lengths(self, num_envs: int) -> list[int]:
-        """Vector steps of the chunks of one epoch, in order; at most two different lengths."""
-        total = self.epoch_num_steps // num_envs
-        longest = max(self.chunk_num_steps // num_envs, 1)
+    def chunk_lengths(self, iteration_steps: int) -> list[int]:
+        """Iterations of the chunks of one epoch, in order; at most two different lengths.
+
+        Args:
+            iteration_steps: environment steps of one iteration of the learner.
+        """
+        total = self.epoch_num_steps // iteration_steps
+        longest = max(self.chunk_num_steps // iteration_steps, 1)
         count = -(-total // longest)
         base, longer = divmod(total, count)
         return [base + 1] * longer + [base] * (count - longer)
 
 
-def _check_network(learner: ReplayLearner) -> None:
+def _check_network(learner: Learner) -> None:
     """Raises ConfigError unless the network gives one value per action, by its shapes alone."""
     spec = learner.environment.spec
     values = _values(learner.algorithm, spec)

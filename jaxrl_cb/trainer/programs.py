@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import SingleDeviceSharding
 
 from jaxrl_cb.envs.environment import Environment
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.ops.counters import NEVER
 from jaxrl_cb.ops.finite import all_finite
 from jaxrl_cb.trainer.leaves import per_seed_leaves, with_leading
@@ -35,7 +35,7 @@ class ProgramPlan:
 
     Attributes:
         width: W, seeds held together in one state. 1 runs unbatched, more under `vmap`.
-        chunk_lengths: vector steps per call, of each chunk program.
+        chunk_lengths: iterations per call, of each chunk program.
         num_test_episodes: N.
         device: where it runs.
     """
@@ -91,9 +91,7 @@ def over_seeds(function: Callable, width: int, in_axes: Any, out_axes: Any) -> C
     return single
 
 
-def compile_programs(
-    learner: ReplayLearner, plan: ProgramPlan, *, with_init: bool = True
-) -> Programs:
+def compile_programs(learner: Learner, plan: ProgramPlan, *, with_init: bool = True) -> Programs:
     """Compiles what a run needs, in parallel, but for what equal learners needed before."""
     where = (learner, plan.width, plan.device)
     # What is traced soonest comes first: it compiles while the others are traced.
@@ -138,9 +136,9 @@ def forget() -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _init_program(learner: ReplayLearner, width: int, device: Any) -> _Program:
+def _init_program(learner: Learner, width: int, device: Any) -> _Program:
     options = _options(learner, device)
-    if options and width * learner.replay.start_timesteps <= SHORT_PREFILL:
+    if options and width * learner.prefill_steps <= SHORT_PREFILL:
         options = {**options, OPTIMIZATION: 0}
     init = over_seeds(_traced_once(learner)[1], width, (0, 0, 0), learner.state_axes())
     inputs = _abstract((np.uint32(0), *learner.initial_values(0)), device, width)
@@ -148,7 +146,7 @@ def _init_program(learner: ReplayLearner, width: int, device: Any) -> _Program:
 
 
 @functools.lru_cache(maxsize=64)
-def _chunk_program(learner: ReplayLearner, width: int, device: Any, length: int) -> _Program:
+def _chunk_program(learner: Learner, width: int, device: Any, length: int) -> _Program:
     one, axes = _traced_once(learner)[0], learner.state_axes()
 
     def chunk(rest: TrainState, epsilon: Epsilon, hyperparams: Hyperparams):
@@ -167,7 +165,7 @@ def _chunk_program(learner: ReplayLearner, width: int, device: Any, length: int)
 
 
 @functools.lru_cache(maxsize=32)
-def _evaluate_program(learner: ReplayLearner, width: int, device: Any, num: int) -> _Program:
+def _evaluate_program(learner: Learner, width: int, device: Any, num: int) -> _Program:
     one = functools.partial(_traced_once(learner)[0].evaluate, num_episodes=num)
     evaluate = over_seeds(one, width, (0, 0, 0, 0, 0), 0)
     state = _abstract_state(learner, width, device)
@@ -177,20 +175,20 @@ def _evaluate_program(learner: ReplayLearner, width: int, device: Any, num: int)
     return _Program(jax.jit(evaluate), inputs, _options(learner, device))
 
 
-def _abstract_state(learner: ReplayLearner, width: int, device: Any) -> TrainState:
+def _abstract_state(learner: Learner, width: int, device: Any) -> TrainState:
     """Shapes and dtypes of the state of `width` seeds on a device."""
     return _abstract(with_leading(width, learner.state_axes(), state_shapes(learner)), device)
 
 
 @functools.lru_cache(maxsize=32)
-def state_shapes(learner: ReplayLearner) -> TrainState:
+def state_shapes(learner: Learner) -> TrainState:
     """Shapes and dtypes of one seed's state; kept, as finding them takes a while."""
     init = _traced_once(learner)[1]
     return init.eval_shape(jax.ShapeDtypeStruct((), jnp.uint32), *learner.initial_values(0))
 
 
 @functools.lru_cache(maxsize=32)
-def _traced_once(learner: ReplayLearner) -> tuple[ReplayLearner, Any]:
+def _traced_once(learner: Learner) -> tuple[Learner, Any]:
     """The learner and its `init`, so that what several programs do is traced for the first alone.
 
     Inside a program a jitted function is a call, which the compiler puts in place; its Python is
@@ -254,7 +252,7 @@ def _together(sums: ChunkMetrics, step: ChunkMetrics) -> ChunkMetrics:
     )
 
 
-def _options(learner: ReplayLearner, device: Any) -> Any:
+def _options(learner: Learner, device: Any) -> Any:
     """Compiler options. On CPU, LLVM's third level took longer and ran no faster when measured.
 
     Operations of a small network take less than handing them to another thread does: scheduled to

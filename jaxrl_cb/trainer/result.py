@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.trainer.callbacks import EpochStopCallback
 from jaxrl_cb.trainer.history import EpochRecord
 from jaxrl_cb.trainer.leaves import to_numpy
@@ -66,7 +66,7 @@ class TrainResult:
 
 def make_result(
     progress: Progress,
-    learner: ReplayLearner,
+    learner: Learner,
     members: Members,
     callbacks: list,
     state: TrainState | None = None,

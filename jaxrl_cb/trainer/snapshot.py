@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxrl_cb.errors import shown
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.trainer import leaves
 from jaxrl_cb.trainer.history import Best, BestOfSeed, EpochRecord
 from jaxrl_cb.trainer.members import LOCKSTEP
@@ -72,7 +72,7 @@ class Snapshot:
         }
 
 
-def expected_state(learner: ReplayLearner, params: TrainerParams, num_running: int) -> TrainState:
+def expected_state(learner: Learner, params: TrainerParams, num_running: int) -> TrainState:
     """Shapes and dtypes of the state of a run of which so many seeds have not stopped."""
     axes, num_seeds, shapes = learner.state_axes(), params.num_seeds, state_shapes(learner)
     seeds = leaves.with_leading(num_seeds, axes, shapes)

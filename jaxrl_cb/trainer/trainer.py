@@ -20,7 +20,7 @@ from jaxrl_cb.errors import (
     kind,
     shown,
 )
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.trainer import memory
 from jaxrl_cb.trainer.callbacks import TrainerCallbacks
 from jaxrl_cb.trainer.compaction import Compaction
@@ -59,7 +59,7 @@ class Trainer:
 
     def __init__(
         self,
-        learner: ReplayLearner,
+        learner: Learner,
         params: TrainerParams | None = None,
         callbacks: TrainerCallbacks | None = None,
         logger: Logger | None = None,
@@ -92,7 +92,7 @@ class Trainer:
         seeds = [self.params.seed + index for index in range(self.params.num_seeds)]
         self.starts = starts or [Start(seed, *learner.initial_values(total)) for seed in seeds]
         self.population = Population(trials or range(len(seeds)), lambda: self.progress)
-        self._chunks = self.params.chunk_lengths(learner.num_envs)
+        self._chunks = self.params.chunk_lengths(learner.iteration_steps)
         self.context, *self._views = self._contexts()
         self._hooks = Hooks(self.callbacks, self.context, self._views)
         self._debugger = Debugger(learner) if self.params.debug else NoDebugger()
@@ -253,13 +253,13 @@ class Trainer:
         self.progress.show_position(self.context, self._views)
 
     def _run_chunk(self, length: int) -> ChunkMetrics:
-        progress, num_envs = self.progress, self.learner.num_envs
+        progress, learner = self.progress, self.learner
         self._debugger.keep(self._members.groups)
         metrics = self._members.run_chunk(length)
-        found = in_chunk(metrics, progress.running, length, progress.env_step, num_envs)
-        progress.env_step += length * num_envs
+        found = in_chunk(metrics, progress.running, length, progress.env_step, learner)
+        progress.env_step += length * learner.iteration_steps
         self._deal_with(found)
-        check_packing(self.learner.environment, metrics)
+        check_packing(learner.environment, metrics)
         return metrics
 
     def _deal_with(self, found: list[NonFinite]) -> None:
@@ -442,8 +442,8 @@ class Trainer:
     def _trained(self, metrics: list[ChunkMetrics]) -> dict[str, Any]:
         """The fields of a record that do not come from its test."""
         progress, policy = self.progress, self.context.policy
-        steps = progress.env_step // self.learner.num_envs
-        num_updates = self.learner.num_updates(steps)
+        iterations = progress.env_step // self.learner.iteration_steps
+        num_updates = self.learner.num_updates(iterations)
         before = progress.history[-1].num_updates if progress.history else 0
         eps = [policy.eps_training, policy.eps_inference]
         eps = [np.array(e, np.float32, ndmin=1) for e in eps]
@@ -493,8 +493,8 @@ class Trainer:
 def _check_kinds(learner: Any, params: Any) -> None:
     if isinstance(learner, type) or not hasattr(learner, "program_key"):
         raise ConfigTypeError(
-            f"learner={shown(learner)} is {kind(learner)}; expected a ReplayLearner, or call "
-            "jaxrl_cb.train(env, ...)"
+            f"learner={shown(learner)} is {kind(learner)}; expected a ReplayLearner or an "
+            "OnlineLearner, or call jaxrl_cb.train(env, ...)"
         )
     if params is not None:
         check_kind("params", params, TrainerParams)

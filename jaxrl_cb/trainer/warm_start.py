@@ -5,13 +5,13 @@ import jax
 from jaxrl_cb.algorithms.base import Algorithm
 from jaxrl_cb.envs.environment import EnvSpec
 from jaxrl_cb.errors import ConfigError
-from jaxrl_cb.learners.replay import ReplayLearner
+from jaxrl_cb.learners import Learner
 from jaxrl_cb.trainer.leaves import to_numpy
 from jaxrl_cb.trainer.policy import Policy, check_policy
 from jaxrl_cb.types import PyTree
 
 
-def fitting_params(policy: Policy, learner: ReplayLearner, num_seeds: int) -> list[PyTree]:
+def fitting_params(policy: Policy, learner: Learner, num_seeds: int) -> list[PyTree]:
     """The parameters that each seed begins with, as NumPy arrays with a leading [1].
 
     Raises:
