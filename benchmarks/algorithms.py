@@ -75,11 +75,12 @@ def rows_of(
     preset = resolve(env, algorithm, arguments.settings).trainer
     least = -(-task.until // preset.epoch_num_steps)
     settings = {"max_epochs": max(preset.max_epochs, least)} | arguments.settings
+    notes = None if task == NO_TASK else Notes(task.score)
     result = jaxrl_cb.train(
         *(env, algorithm),
         seed=seeds[0],
         num_seeds=count,
-        callbacks=TrainerCallbacks(epoch_stop_callback=Notes(task.score)),
+        callbacks=TrainerCallbacks(epoch_stop_callback=notes),
         run_dir=arguments.runs / f"{env}__{algorithm}__{seeds[0]}",
         resume="auto",
         verbose=False,
@@ -88,10 +89,11 @@ def rows_of(
     means, _ = jaxrl_cb.evaluate(result.policy, env, episodes=100, seed=seeds[0])
     finals, each = np.atleast_1d(means).tolist(), result.seconds["train"] / count
     copies = result.callbacks if count > 1 else [result.callbacks]
+    at = [_note(copy).at if notes else None for copy in copies]
     return [
         {
             **{"env": env, "algorithm": algorithm, "seed": seeds[index]},
-            "confirmed_env_step": _note(copies[index]).at,
+            "confirmed_env_step": at[index],
             "final": finals[index],
             "env_step": int(np.atleast_1d(result.env_step)[index]),
             "train_seconds": round(each, 2),

@@ -16,8 +16,8 @@ from jaxrl_cb.algorithms.base import batched_q
 from jaxrl_cb.buffers import ReplayRing
 from jaxrl_cb.learners import ReplayLearner
 from jaxrl_cb.learners.acting import act, act_shape
-from jaxrl_cb.ops.epsilon import epsilon_at
 from jaxrl_cb.ops.randomness import as_key, below, draw, words_per_key
+from jaxrl_cb.ops.segments import value_at
 from jaxrl_cb.trainer.programs import over_seeds
 from jaxrl_cb.types import Array, TrainState
 
@@ -86,7 +86,7 @@ def _acted(learner: ReplayLearner, state: TrainState, words: Array) -> tuple[Tra
         learner.environment,
         q_values,
         state.rollout,
-        epsilon=epsilon_at(state.epsilon.training),
+        epsilon=value_at(state.epsilon.training),
         words=words,
         like=state.key,
     )

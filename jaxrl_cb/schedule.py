@@ -41,8 +41,15 @@ def _replay(learner: Any, epoch: int) -> list[str]:
         f"{replay.n_step}-step returns",
         f"target network: {target_words} every {target.target_update_period:,} gradient steps",
         f"replay: {replay.buffer_size:,} transitions, {replay.start_timesteps:,} before training; "
-        f"{_bytes(state.buffer)} of {_bytes(state)} per seed",
+        f"{_bytes(state.buffer)} of {_bytes(state)} per seed" + _priorities(replay),
     ]
+
+
+def _priorities(replay: Any) -> str:
+    if not replay.priority_alpha:
+        return ""
+    betas = f"{replay.priority_beta:g} to {replay.priority_beta_final:g}"
+    return f"; drawn by priority, alpha {replay.priority_alpha:g}, beta {betas}"
 
 
 def _online(learner: OnlineLearner) -> list[str]:

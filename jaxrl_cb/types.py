@@ -51,8 +51,8 @@ class EnvStep(NamedTuple):
     score: Array  # [] float32, what episode returns are made of: the reward before any wrapper
 
 
-class EpsilonSegment(struct.PyTreeNode):
-    """A straight line of epsilon over environment steps; written by callbacks, read by the scan.
+class LinearSegment(struct.PyTreeNode):
+    """A straight line over environment steps; written by callbacks, read by the scan.
 
     Its value is ``final`` from ``offset >= steps_left`` on, before that ``start + slope * offset``.
     """
@@ -67,7 +67,7 @@ class EpsilonSegment(struct.PyTreeNode):
 class Epsilon(struct.PyTreeNode):
     """Probability of a random action, while training and while testing."""
 
-    training: EpsilonSegment
+    training: LinearSegment
     inference: Any  # [] float32 in [0, 1]
 
 
@@ -80,6 +80,7 @@ class Hyperparams(struct.PyTreeNode):
     env_params: Any = struct.field(default_factory=dict)  # by name [] float32, of the environment
     tau: Any = None  # [] float32 in (0, 1], step of a target network; 1 copies
     td_lambda: Any = None  # [] float32 in [0, 1], weight of later steps in an online target
+    priority_beta: Any = None  # LinearSegment in [0, 1], of a prioritised replay
 
 
 class Rollout(struct.PyTreeNode):
@@ -100,6 +101,13 @@ class Cursor(struct.PyTreeNode):
     clock: Array  # [] int32, vector steps modulo F * (steps per slot of final observations)
 
 
+class Priorities(struct.PyTreeNode):
+    """How often each row of the replay is drawn, of `jaxrl_cb.buffers.PrioritizedRing`."""
+
+    levels: tuple[Array, ...]  # of a sum tree, see `jaxrl_cb.buffers.priorities`
+    greatest: Array  # [] float32, the greatest priority so far, which new rows have
+
+
 class Buffer(struct.PyTreeNode):
     """Time-major replay ring; each observation is stored once. Written by `ReplayRing.add`."""
 
@@ -112,6 +120,7 @@ class Buffer(struct.PyTreeNode):
     num_masked: Array  # [] int32, truncations whose final observation found no slot
     num_lossy: Array  # [] int32, observations that are kept and that the declared packing changed
     cursor: Cursor
+    priorities: Any = None  # `Priorities`, where rows are not all drawn alike
 
 
 class OnlineBuffer(struct.PyTreeNode):

@@ -271,8 +271,8 @@ MUTANTS = [
     Mutant(
         "ring copied at every step",
         "buffers/ring.py",
-        "packed, weights = lax.platform_dependent(cpu=branch, default=sample)",
-        "packed, weights = sample()",
+        "return self._unpacked(lax.platform_dependent(cpu=branch, default=sample))",
+        "return self._unpacked(sample())",
         "test_programs.py copies",
     ),
     Mutant(

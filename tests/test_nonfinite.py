@@ -241,7 +241,7 @@ def first_update_with_a_bad_reward(learner, bad_step, num_vector_steps):
         _, _, words, _ = draw(state.key, *shapes)
         state, _ = learner.step(state)
         gamma = state.hyperparams.gamma
-        drawn, _ = ring.sample(words, state.buffer, state.rollout, n=1, gamma=gamma)
+        drawn = ring.sample(words, state.buffer, state.rollout, n=1, gamma=gamma).transition
         return state, jnp.any(jnp.isnan(drawn.reward), axis=1)
 
     state = jax.jit(learner.init)(np.uint32(0), *learner.initial_values(240))

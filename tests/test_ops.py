@@ -11,21 +11,15 @@ import pytest
 from scipy import stats
 
 from jaxrl_cb.ops.counters import take_credit, update_rate, updates_after
-from jaxrl_cb.ops.epsilon import (
-    advance,
-    epsilon_at,
-    epsilon_greedy,
-    ladder,
-    linear_decay,
-    segment,
-)
+from jaxrl_cb.ops.epsilon import epsilon_greedy, ladder
 from jaxrl_cb.ops.losses import LOSSES, huber, squared
 from jaxrl_cb.ops.randomness import below, draw, uniform
 from jaxrl_cb.ops.returns import n_step_transition
+from jaxrl_cb.ops.segments import advance, linear_decay, segment, value_at
 from jaxrl_cb.ops.targets import double_target, max_target
 
 # jitted, as eager operations are compiled one by one
-value_of = jax.jit(epsilon_at)
+value_of = jax.jit(value_at)
 advanced = jax.jit(advance, static_argnums=1)
 choose = jax.jit(epsilon_greedy)
 choose_each = jax.jit(jax.vmap(epsilon_greedy, (0, 0, None)))

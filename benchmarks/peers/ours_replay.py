@@ -26,7 +26,8 @@ def build(work):
         words = jax.random.bits(key, (2, 1, work["batch_size"]))
         zeros = jnp.zeros((num_envs,), jnp.int32)
         rollout = Rollout(None, newest, zeros, zeros, zeros)
-        drawn, _ = ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
+        own = ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
+        drawn = own.transition
         return drawn.obs, drawn.next_obs, drawn.action, drawn.reward, drawn.discount
 
     obs = jnp.zeros(work["obs_shape"], work["dtype"])

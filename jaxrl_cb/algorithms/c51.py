@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import xlogy
 
 from jaxrl_cb.algorithms.base import NetworkAlgorithm
 from jaxrl_cb.checks import check_bool, check_float, check_int
@@ -15,6 +16,9 @@ from jaxrl_cb.types import Array, PyTree, Transition
 @dataclasses.dataclass(frozen=True)
 class C51(NetworkAlgorithm):
     """Learns the probability of each of N evenly spaced returns (Bellemare et al. 2017).
+
+    The loss is the cross entropy; the priority is the divergence from the target, which is that
+    without what no prediction could avoid (Hessel et al. 2018).
 
     Attributes:
         network: gives [A, N] logits.
@@ -55,7 +59,8 @@ class C51(NetworkAlgorithm):
     ) -> tuple[Array, Array]:
         logits = chosen_row(self.apply(params, obs, key=key), action)
         loss = -jnp.sum(target * jax.nn.log_softmax(logits))
-        return loss, loss
+        least = -jnp.sum(xlogy(target, target))  # of any prediction
+        return loss, jnp.maximum(loss - least, 0.0)
 
     def _atoms(self) -> Array:
         return jnp.linspace(self.v_min, self.v_max, self.num_atoms, dtype=jnp.float32)

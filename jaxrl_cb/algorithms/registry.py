@@ -83,6 +83,16 @@ MUNCHAUSEN = ("munchausen_alpha", "munchausen_temperature", "munchausen_clip")
 FRACTIONS = ("num_fractions", "num_target_fractions", "num_acting_fractions")
 PLAIN: dict[str, Any] = {"double": False}
 NOISY: dict[str, Any] = {"noisy": True, "epsilon_start": 0.0, "epsilon_final": 0.0}
+RAINBOW: dict[str, Any] = {
+    **{"double": True, "dueling": True, "n_step": 3, **NOISY},
+    **{"priority_alpha": 0.5, "priority_beta": 0.4, "priority_beta_final": 1.0},
+}
+BTR: dict[str, Any] = {
+    **{"num_envs": 64, "batch_size": 256, "samples_per_insert": 4.0, "n_step": 3},
+    **{"priority_alpha": 0.2, "priority_beta": 0.45, "priority_beta_final": 0.45},
+    **{"dueling": True, "noisy": True, "gamma": 0.997, "learning_rate": 1e-4},
+    **{"tau": 1.0, "target_update_period": 500},
+}
 ONLINE: dict[str, Any] = {
     **{"num_envs": 128, "optimizer": "radam", "learning_rate": 5e-4},
     **{"learning_rate_schedule": "linear"},
@@ -100,6 +110,10 @@ VARIANTS = {
     "qr_dqn": Variant(_qr_dqn, "Dabney et al. 2018a", ("num_quantiles", "double"), PLAIN),
     "iqn": Variant(_iqn, "Dabney et al. 2018b", (*FRACTIONS, "double"), PLAIN),
     "m_iqn": Variant(_m_iqn, "Vieillard et al. 2020", (*FRACTIONS, *MUNCHAUSEN)),
+    "rainbow": Variant(
+        _c51, "Hessel et al. 2018", ("num_atoms", "v_min", "v_max", "double"), RAINBOW
+    ),
+    "btr": Variant(_m_iqn, "Clark et al. 2024", (*FRACTIONS, *MUNCHAUSEN), BTR),
     "pqn": Variant(_pqn, "Gallici et al. 2024", ("loss",), ONLINE, regime="online"),
 }
 """By name; `register` adds to it."""

@@ -8,6 +8,7 @@ Without a fixed time limit L is 1: each row has its own slot.
 """
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,30 @@ from jaxrl_cb.types import Array, Buffer, Cursor, Experience, Rollout, Transitio
 CONTINUES, TERMINATED, TRUNCATED, MASKED = range(4)
 """Values of `Buffer.ending`. A masked row was truncated, but its final observation is not kept (two
 truncations within one declared time limit); windows that end there have no weight."""
+
+
+class Draw(NamedTuple):
+    """Drawn n-step transitions; all fields [count, B]."""
+
+    transition: Transition
+    weight: Array  # float32; 0 where the end is not known
+    place: "Place | None"  # where rows are not all drawn alike
+
+
+class Place(NamedTuple):
+    """Where the first rows of windows are; both fields alike."""
+
+    leaf: Array  # int32, row * E + environment
+    priority: Array  # float32, that they were drawn by
+
+
+class Surprises(NamedTuple):
+    """How surprising what was drawn has been; all fields alike."""
+
+    leaf: Array  # int32, `Place.leaf`
+    error: Array  # float32, 0 or more
+    weight: Array  # float32, `Draw.weight`
+    drawn: Array  # bool, false where nothing was drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +73,11 @@ class ReplayRing:
     num_envs: int
     time_limit: int | None = None
     packing: Packing = UNPACKED
+
+    @property
+    def num_words(self) -> int:
+        """Random words that drawing one window takes."""
+        return 2
 
     @property
     def _block(self) -> int:
@@ -90,7 +120,7 @@ class ReplayRing:
         )
         lossy = self.packing.is_lossy(experience.obs) | final_lossy
         row = cursor.position
-        return Buffer(
+        return buffer.replace(
             obs=_write(buffer.obs, self.packing.pack(experience.obs), row),
             action=_write(buffer.action, experience.action.astype(buffer.action.dtype), row),
             reward=_write(buffer.reward, experience.reward, row),
@@ -130,25 +160,24 @@ class ReplayRing:
 
     def sample(
         self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
-    ) -> tuple[Transition, Array]:
-        """Draws n-step transitions and their weights (0 where the end is not known, else 1).
+    ) -> Draw:
+        """Draws n-step transitions.
 
         Args:
-            words: [2, count, B] uint32, random.
+            words: [`num_words`, count, B] uint32, random.
             buffer: what to draw from; holds at least n rows.
             rollout: where the environments stand after the newest row.
             n: steps.
             gamma: [] discount per step.
 
         Returns:
-            Transitions and weights, all [count, B, ...].
+            A draw [count, B].
         """
-        packed, weights = self._sample_packed(words, buffer, rollout, n=n, gamma=gamma)
-        return self._unpacked(packed), weights
+        return self._unpacked(self._sample_packed(words, buffer, rollout, n=n, gamma=gamma))
 
     def _sample_packed(
         self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
-    ) -> tuple[Transition, Array]:
+    ) -> Draw:
         """`sample` with observations as they are kept."""
         age, env = self.sample_starts(words, buffer, rollout.episode_length, n=n)
         newest = self.packing.pack(rollout.obs)
@@ -166,15 +195,17 @@ class ReplayRing:
             )
             return result, self.weight(window)
 
-        return jax.vmap(jax.vmap(transition))(age, env)
+        drawn, weight = jax.vmap(jax.vmap(transition))(age, env)
+        return Draw(drawn, weight, self._place(buffer, age, env))
 
-    def _unpacked(self, transition: Transition) -> Transition:
-        unpack = self.packing.unpack
-        return transition.replace(obs=unpack(transition.obs), next_obs=unpack(transition.next_obs))
+    def _unpacked(self, draw: Draw) -> Draw:
+        unpack, packed = self.packing.unpack, draw.transition
+        own = packed.replace(obs=unpack(packed.obs), next_obs=unpack(packed.next_obs))
+        return draw._replace(transition=own)
 
     def sample_behind_branch(
         self, words: Array, buffer: Buffer, rollout: Rollout, *, n: int, gamma: Array
-    ) -> tuple[Transition, Array]:
+    ) -> Draw:
         """`sample`, for a loop that has just written to the buffer.
 
         On CPU it is within a branch that is always taken, which the compiler cannot know. Without
@@ -192,8 +223,31 @@ class ReplayRing:
         def branch():
             return lax.cond(buffer.cursor.size >= n, sample, nothing)
 
-        packed, weights = lax.platform_dependent(cpu=branch, default=sample)
-        return self._unpacked(packed), weights
+        return self._unpacked(lax.platform_dependent(cpu=branch, default=sample))
+
+    def _place(self, buffer: Buffer, age: Array, env: Array) -> Place | None:
+        return None
+
+    def weighted(self, draw: Draw, beta: Array) -> Draw:
+        """A draw with the weights that make up for drawing some more often: none, here."""
+        return draw
+
+    def surprises(self, draw: Draw, errors: Array) -> Surprises | None:
+        """What `learned` wants to know of a draw [count, B]: nothing, here."""
+        return None
+
+    def unsurprised(self, shape: tuple[int, ...]) -> Surprises | None:
+        """`surprises`, where nothing was drawn."""
+        return None
+
+    def learned(self, buffer: Buffer, surprises: Any) -> Buffer:
+        """The buffer after gradient steps; nothing was added to it since the draw.
+
+        Args:
+            buffer: drawn from.
+            surprises: of those steps, what `surprises` gave.
+        """
+        return buffer
 
     def sample_starts(
         self, words: Array, buffer: Buffer, episode_length: Array, *, n: int
@@ -205,7 +259,7 @@ class ReplayRing:
         environment; none is lost because an episode ends.
 
         Args:
-            words: [2, ...] uint32, random.
+            words: [`num_words`, ...] uint32, random.
             buffer: what to draw from; holds at least n rows.
             episode_length: [E] int32, stored rows of the running episodes, or more.
             n: rows of a window.

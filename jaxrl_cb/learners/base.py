@@ -17,10 +17,11 @@ from jaxrl_cb.errors import ConfigTypeError, kind, shown
 from jaxrl_cb.learners import evaluation
 from jaxrl_cb.learners.exploration import Exploration
 from jaxrl_cb.learners.optimizer import OptimizerConfig
-from jaxrl_cb.ops.epsilon import epsilon_at, ladder
+from jaxrl_cb.ops.epsilon import ladder
 from jaxrl_cb.ops.finite import num_nonfinite
 from jaxrl_cb.ops.promotion import default_promotion
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
+from jaxrl_cb.ops.segments import value_at
 from jaxrl_cb.types import (
     Array,
     ChunkMetrics,
@@ -218,7 +219,7 @@ class Learner(abc.ABC):
 
     def _epsilon(self, state: TrainState) -> Array:
         """[] or [E], of the next vector step."""
-        epsilon, exponent = epsilon_at(state.epsilon.training), self.exploration.epsilon_ladder
+        epsilon, exponent = value_at(state.epsilon.training), self.exploration.epsilon_ladder
         return ladder(epsilon, self.num_envs, exponent) if exponent else epsilon
 
     def _transformation(self) -> optax.GradientTransformation:

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from jaxrl_cb.checks import Range, check_fields
-from jaxrl_cb.ops.epsilon import segment
+from jaxrl_cb.ops.segments import segment
 from jaxrl_cb.types import Epsilon
 
 

@@ -16,10 +16,10 @@ from jaxrl_cb.learners.acting import act, act_shape
 from jaxrl_cb.learners.base import Learner, Size
 from jaxrl_cb.learners.online_config import OnlineConfig
 from jaxrl_cb.ops.counters import divisors
-from jaxrl_cb.ops.epsilon import advance
 from jaxrl_cb.ops.finite import index_if_nonfinite
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.ops.returns import lambda_returns
+from jaxrl_cb.ops.segments import advance
 from jaxrl_cb.types import (
     Array,
     ChunkMetrics,

@@ -12,15 +12,15 @@ import optax
 from jax import lax
 
 from jaxrl_cb.algorithms.base import SAMPLE_AXIS, batched_q, joined, observe, split
-from jaxrl_cb.buffers import ReplayRing
+from jaxrl_cb.buffers import PrioritizedRing, ReplayRing, Surprises
 from jaxrl_cb.checks import check_kind
 from jaxrl_cb.learners.acting import act, act_shape
 from jaxrl_cb.learners.base import Learner, Size
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
 from jaxrl_cb.ops.counters import NEVER, divisors, take_credit, updates_after
-from jaxrl_cb.ops.epsilon import advance
 from jaxrl_cb.ops.finite import index_if_nonfinite
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
+from jaxrl_cb.ops.segments import advance, segment, value_at
 from jaxrl_cb.types import (
     Array,
     Buffer,
@@ -34,15 +34,12 @@ from jaxrl_cb.types import (
 )
 
 
-class Losses(NamedTuple):
-    """Of some gradient steps."""
+class Learned(NamedTuple):
+    """What came of some gradient steps."""
 
-    sum: Array  # [] float32
+    loss_sum: Array  # [] float32
     first_bad: Array  # [] int32, see `ChunkMetrics.first_bad_update`
-
-    def plus(self, later: "Losses") -> "Losses":
-        """Those of both."""
-        return Losses(self.sum + later.sum, jnp.minimum(self.first_bad, later.first_bad))
+    surprises: Surprises | None  # [count, B], where the replay asks for them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +65,8 @@ class ReplayLearner(Learner):
 
     def program_key(self) -> tuple[Any, ...]:
         target = dataclasses.replace(self.target, gamma=0.0, tau=1.0)
-        return (*self._common_key(), self.replay, target)
+        replay = dataclasses.replace(self.replay, priority_beta=0.0, priority_beta_final=0.0)
+        return (*self._common_key(), replay, target)
 
     @property
     def num_envs(self) -> int:
@@ -98,7 +96,12 @@ class ReplayLearner(Learner):
         return dataclasses.replace(self, replay=replay)
 
     def _numbers(self, total_env_steps: int) -> dict[str, Any]:
-        return {"gamma": np.float32(self.target.gamma), "tau": np.float32(self.target.tau)}
+        replay, numbers = self.replay, dataclasses.asdict(self.target)
+        beta = segment(replay.priority_beta, replay.priority_beta_final, total_env_steps)
+        return {
+            **{name: np.float32(numbers[name]) for name in ("gamma", "tau")},
+            "priority_beta": beta if replay.priority_alpha else None,
+        }
 
     def init(self, seed: Array, hyperparams: Hyperparams, epsilon: Epsilon) -> TrainState:
         state = self._first_state(seed, hyperparams, epsilon)
@@ -122,7 +125,7 @@ class ReplayLearner(Learner):
         key, act_words, sample_words, update_words = draw(
             state.key,
             act_shape(self.num_envs, state.key),
-            (2, most, self.replay.batch_size),
+            (self._ring().num_words, most, self.replay.batch_size),
             (most, 2, words_per_key(state.key)),
         )
         state = state.replace(
@@ -131,12 +134,20 @@ class ReplayLearner(Learner):
         )
         q_values = batched_q(self.algorithm, state.params)
         state, metrics = self._collect(state, act_words, epsilon, q_values)
-        state, losses = self._learn(state, sample_words, as_key(update_words, like=key))
-        return state, metrics._replace(loss_sum=losses.sum, first_bad_update=losses.first_bad)
+        beta = state.hyperparams.priority_beta
+        if beta is not None:
+            beta = advance(beta, self.num_envs)
+            state = state.replace(hyperparams=state.hyperparams.replace(priority_beta=beta))
+        keys = as_key(update_words, like=key)
+        state, loss_sum, first_bad = self._learn(state, sample_words, keys)
+        return state, metrics._replace(loss_sum=loss_sum, first_bad_update=first_bad)
 
     def _ring(self) -> ReplayRing:
         spec, replay = self.environment.spec, self.replay
-        return ReplayRing(replay.num_rows, replay.num_envs, spec.time_limit, spec.packing)
+        sizes = (replay.num_rows, replay.num_envs, spec.time_limit, spec.packing)
+        if replay.priority_alpha:
+            return PrioritizedRing(*sizes, replay.n_step, replay.priority_alpha)
+        return ReplayRing(*sizes)
 
     def _prefill(self, state: TrainState) -> TrainState:
         random = self.replay.start_timesteps_random
@@ -181,27 +192,35 @@ class ReplayLearner(Learner):
         params = observe(self.algorithm, state.params, experience.obs)
         return state.replace(params=params, buffer=buffer, rollout=rollout), metrics
 
-    def _learn(self, state: TrainState, words: Array, keys: Array) -> tuple[TrainState, Losses]:
+    def _learn(
+        self, state: TrainState, words: Array, keys: Array
+    ) -> tuple[TrainState, Array, Array]:
         """Takes ``floor(rate)`` gradient steps, and one more when the credit is full.
 
         Args:
             state: whose replay is drawn from.
-            words: [2, count, B] uint32, for the draws; count is the rate rounded up.
+            words: [words of a draw, count, B] uint32; count is the rate rounded up.
             keys: [count, 2], two keys for each gradient step.
+
+        Returns:
+            The state, the sum of the losses, and when one was not finite (see `ChunkMetrics`).
         """
-        rate = self.replay.rate
+        rate, ring = self.replay.rate, self._ring()
         whole = math.floor(rate)
         # The ring stays outside branches and loops: one that passed it on would copy it.
         buffer, rollout = state.buffer, state.rollout
-        learned, none = state.replace(buffer=None, rollout=None), _no_losses()
-        losses = none
+        none = Learned(
+            jnp.float32(0.0), jnp.int32(NEVER), ring.unsurprised((1, self.replay.batch_size))
+        )
+        learned, found = state.replace(buffer=None, rollout=None), []
         if whole:
-            learned, losses = self._updates(
+            learned, own = self._updates(
                 learned, buffer, rollout, words=words[:, :whole], keys=keys[:whole]
             )
+            found.append(own)
         if rate.denominator > 1:
             credit, due = take_credit(state.update_credit, rate)
-            learned, extra = lax.cond(
+            learned, own = lax.cond(
                 due,
                 lambda s: self._updates(
                     s, buffer, rollout, words=words[:, whole:], keys=keys[whole:]
@@ -209,25 +228,38 @@ class ReplayLearner(Learner):
                 lambda s: (s, none),
                 learned.replace(update_credit=credit),
             )
-            losses = losses.plus(extra)
-        return learned.replace(buffer=buffer, rollout=rollout), losses
+            found.append(own)
+        loss_sum, first_bad = none.loss_sum, none.first_bad
+        for own in found:
+            loss_sum, first_bad = loss_sum + own.loss_sum, jnp.minimum(first_bad, own.first_bad)
+            buffer = ring.learned(buffer, own.surprises)
+        return learned.replace(buffer=buffer, rollout=rollout), loss_sum, first_bad
 
     def _updates(
         self, learned: TrainState, buffer: Buffer, rollout: Rollout, *, words: Array, keys: Array
-    ) -> tuple[TrainState, Losses]:
+    ) -> tuple[TrainState, Learned]:
         """Gradient steps, their minibatches drawn and gathered at once."""
-        ring, n, gamma = self._ring(), self.replay.n_step, learned.hyperparams.gamma
-
-        transitions, weights = ring.sample_behind_branch(words, buffer, rollout, n=n, gamma=gamma)
-        minibatches = (transitions, weights, keys)
+        ring, hyperparams = self._ring(), learned.hyperparams
+        draw = ring.sample_behind_branch(
+            words, buffer, rollout, n=self.replay.n_step, gamma=hyperparams.gamma
+        )
+        beta = hyperparams.priority_beta
+        draw = draw if beta is None else ring.weighted(draw, value_at(beta))
+        minibatches = (draw.transition, draw.weight, keys)
         if len(keys) == 1:
-            return self._update(learned, *jax.tree.map(lambda x: x[0], minibatches))
-        learned, losses = lax.scan(lambda s, m: self._update(s, *m), learned, minibatches)
-        return learned, Losses(jnp.sum(losses.sum), jnp.min(losses.first_bad))
+            learned, own = self._update(learned, *jax.tree.map(lambda x: x[0], minibatches))
+            losses, bad, errors = jax.tree.map(lambda x: x[None], own)
+        else:
+            learned, (losses, bad, errors) = lax.scan(
+                lambda s, m: self._update(s, *m), learned, minibatches
+            )
+        surprises = ring.surprises(draw, errors)
+        return learned, Learned(jnp.sum(losses), jnp.min(bad), surprises)
 
     def _update(
         self, state: TrainState, transition: Transition, weight: Array, keys: Array
-    ) -> tuple[TrainState, Losses]:
+    ) -> tuple[TrainState, tuple[Array, Array, Array]]:
+        """A gradient step; gives also its loss, when that was not finite, and the errors [B]."""
         key_target, key_loss = keys
         algorithm = self.algorithm
         target = jax.vmap(algorithm.target, (None, None, 0, None), axis_name=SAMPLE_AXIS)(
@@ -235,15 +267,14 @@ class ReplayLearner(Learner):
         )
 
         def loss_fn(params: PyTree) -> tuple[Array, Array]:
-            losses, priorities = jax.vmap(
-                algorithm.loss, (None, 0, 0, 0, None), axis_name=SAMPLE_AXIS
-            )(params, transition.obs, transition.action, target, key_loss)
-            return jnp.mean(weight * losses), priorities
+            losses, errors = jax.vmap(algorithm.loss, (None, 0, 0, 0, None), axis_name=SAMPLE_AXIS)(
+                params, transition.obs, transition.action, target, key_loss
+            )
+            return jnp.mean(weight * losses), errors
 
-        state, loss, _ = self._descended(state, loss_fn)
-        target_params = self._next_target(state)
-        state = state.replace(target_params=target_params)
-        return state, Losses(loss, index_if_nonfinite(loss, state.num_updates))
+        state, loss, errors = self._descended(state, loss_fn)
+        state = state.replace(target_params=self._next_target(state))
+        return state, (loss, index_if_nonfinite(loss, state.num_updates), errors)
 
     def _next_target(self, state: TrainState) -> PyTree:
         learned, rest = split(state.params)  # what is not learned is the same in both networks
@@ -266,7 +297,3 @@ class ReplayLearner(Learner):
         # A branch saves the work on CPU; elsewhere it would wait for the host.
         target = lax.platform_dependent(target, cpu=branch, default=select)
         return joined(target, rest)
-
-
-def _no_losses() -> Losses:
-    return Losses(jnp.float32(0.0), jnp.int32(NEVER))

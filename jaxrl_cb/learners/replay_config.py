@@ -13,6 +13,10 @@ MAX_ROWS = 2**28
 """Rows whose positions, and those of final observations (up to six times as many), fit an int32."""
 
 
+MAX_LEAVES = 2**31 - 2**10
+"""Transitions, below which their number in a sum tree, padded, fits an int32."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig:
     """How much is stored and how often it is trained on.
@@ -27,6 +31,11 @@ class ReplayConfig:
             a multiple of `num_envs`. They count neither as environment steps nor for the rate.
         start_timesteps_random: whether these steps act at random, or at the starting epsilon.
         n_step: n, rewards summed before bootstrapping.
+        priority_alpha: exponent of a transition's error, in proportion to which it is drawn (Schaul
+            et al. 2016); 0 draws all alike.
+        priority_beta: exponent of the weights that make up for it, at the first step: 1 makes up
+            wholly. In the state: callbacks set it through the policy.
+        priority_beta_final: the same at the last step of the run, linear in between.
     """
 
     num_envs: Annotated[int, Range(1)] = 16
@@ -36,6 +45,9 @@ class ReplayConfig:
     start_timesteps: Annotated[int, Range(0)] = 1_280
     start_timesteps_random: bool = True
     n_step: Annotated[int, Range(1)] = 1
+    priority_alpha: Annotated[float, Range(0, 1)] = 0.0
+    priority_beta: Annotated[float, Range(0, 1)] = 0.4
+    priority_beta_final: Annotated[float, Range(0, 1)] = 1.0
 
     def __post_init__(self):
         check_fields(self)
@@ -56,6 +68,12 @@ class ReplayConfig:
             raise ConfigError(
                 f"buffer_size={self.buffer_size} holds {self.num_rows} steps of each environment; "
                 f"n_step={self.n_step} needs at least {self.n_step * self.num_envs}"
+            )
+        if self.priority_alpha and self.buffer_size >= MAX_LEAVES:
+            raise ConfigError(
+                f"buffer_size={self.buffer_size} is too large for priority_alpha="
+                f"{self.priority_alpha:g}; lower it to less than {MAX_LEAVES}, or take "
+                "priority_alpha=0"
             )
         if self.start_timesteps < (self.n_step - 1) * self.num_envs:
             raise ConfigError(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, shown
-from jaxrl_cb.ops.epsilon import linear_decay
+from jaxrl_cb.ops.segments import linear_decay
 from jaxrl_cb.trainer.callbacks import Callback, EpochTestCallback, EpochTrainCallback
 from jaxrl_cb.trainer.context import TrainingContext
 

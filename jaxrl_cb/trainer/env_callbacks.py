@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxrl_cb.checks import check_float, check_int
 from jaxrl_cb.errors import CallbackTypeError, CallbackValueError, kind, shown
-from jaxrl_cb.ops.epsilon import linear_decay
+from jaxrl_cb.ops.segments import linear_decay
 from jaxrl_cb.trainer.callbacks import EpochTestCallback, EpochTrainCallback
 from jaxrl_cb.trainer.context import TrainingContext
 

@@ -268,7 +268,7 @@ class Members:
         self._replace_fields(index, {n: new for n in names if getattr(old, n) is not None})
 
     def copy_learned(self, source: int, target: int) -> None:
-        """Gives a running seed both networks and the optimiser of another seed."""
+        """Gives a running seed the networks and the optimiser of another seed."""
         own = self.small_state((source,))
         names = ("params", "target_params", "opt_state")
         self._replace_fields(target, {name: getattr(own, name) for name in names})

@@ -21,11 +21,12 @@ from jaxrl_cb.errors import (
     kind,
     shown,
 )
-from jaxrl_cb.ops.epsilon import epsilon_greedy, segment
+from jaxrl_cb.ops.epsilon import epsilon_greedy
 from jaxrl_cb.ops.randomness import draw
+from jaxrl_cb.ops.segments import segment
 from jaxrl_cb.trainer.leaves import copied
 from jaxrl_cb.trainer.members import Members
-from jaxrl_cb.types import PyTree, TrainState
+from jaxrl_cb.types import LinearSegment, PyTree, TrainState
 
 
 class Policy:
@@ -172,6 +173,13 @@ def _program(function: Any, algorithm: Algorithm) -> Any:
     return jax.jit(mapped)
 
 
+def _now(segment: LinearSegment) -> np.ndarray:
+    """[S] the value of each seed's segment."""
+    own = jax.device_get(segment)
+    line = own.start + own.slope * own.offset.astype(np.float32)
+    return np.where(own.offset >= own.steps_left, own.final, line)
+
+
 class TrainingPolicy(Policy):
     """The handle on what is being trained; it owns the state.
 
@@ -227,9 +235,7 @@ class TrainingPolicy(Policy):
     @property
     def eps_training(self) -> float | np.ndarray:
         """Probability of a random action in training, now: a float, or [S] for several seeds."""
-        s = jax.device_get(self._small.epsilon.training)
-        line = s.start + s.slope * s.offset.astype(np.float32)
-        return self._unbatched(np.where(s.offset >= s.steps_left, s.final, line))
+        return self._unbatched(_now(self._small.epsilon.training))
 
     @property
     def eps_inference(self) -> float | np.ndarray:
@@ -275,6 +281,26 @@ class TrainingPolicy(Policy):
         self._set("hyperparams", "learning_rate", value)
 
     @property
+    def priority_beta(self) -> float | np.ndarray | None:
+        """Exponent of the weights of a prioritised replay, now: a float, or [S]; None without."""
+        own = self._small.hyperparams.priority_beta
+        return None if own is None else self._unbatched(_now(own))
+
+    def set_priority_beta(self, beta: Any) -> None:
+        """Sets the exponent of the weights of a prioritised replay, in [0, 1], until set again.
+
+        Raises:
+            CallbackValueError: the run draws all transitions alike.
+        """
+        if self._small.hyperparams.priority_beta is None:
+            raise CallbackValueError(
+                "the run's replay has no priorities, so that there is no priority_beta to set (say "
+                "priority_alpha=0.5 to train)"
+            )
+        beta = self._checked("priority_beta", beta, 1.0)
+        self._set("hyperparams", "priority_beta", segment(beta, beta, 0))
+
+    @property
     def env_params(self) -> dict[str, float | np.ndarray]:
         """The environment's parameters that are in the state: a float each, or [S]."""
         own = self._small.hyperparams.env_params
@@ -304,7 +330,7 @@ class TrainingPolicy(Policy):
         self._set("hyperparams", "env_params", new)
 
     def copy_learned(self, source: int, target: int) -> None:
-        """Gives a running seed both networks and the optimiser of another one.
+        """Gives a running seed the networks and the optimiser of another one.
 
         Args:
             source: index of the seed that is copied.
