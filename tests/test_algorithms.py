@@ -11,13 +11,23 @@ import pytest
 import tiny
 from flax import linen as nn
 from test_fuzz import own_settings
-from test_probes import learned
+from test_probes import learned, online_learner_of
 
 import jaxrl_cb
 from jaxrl_cb import networks
-from jaxrl_cb.algorithms import C51, DQN, IQN, QRDQN, VARIANTS, Munchausen, Variant, register
+from jaxrl_cb.algorithms import (
+    C51,
+    DQN,
+    IQN,
+    PQN,
+    QRDQN,
+    VARIANTS,
+    Munchausen,
+    Variant,
+    register,
+)
 from jaxrl_cb.algorithms.registry import OWN
-from jaxrl_cb.config import AlgorithmConfig, common_settings, resolve
+from jaxrl_cb.config import AlgorithmConfig, common_settings, resolve, settings_of
 from jaxrl_cb.envs import make
 from jaxrl_cb.errors import ConfigError, ConfigTypeError
 from jaxrl_cb.networks import MLP
@@ -26,6 +36,7 @@ from jaxrl_cb.types import Transition
 
 NAMES = sorted(OWN)
 SETTINGS = tiny.TINY | tiny.SHORT | {"max_epochs": 2, "num_quantiles": 5, "num_atoms": 5}
+SETTINGS |= {"rollout_length": 10, "num_minibatches": 4}
 NUM_ACTIONS, ATOMS = 3, 5
 
 
@@ -73,7 +84,7 @@ def rlax():
 def test_c51_is_what_rlax_computes(rlax, double, reward):
     online, other, own = table(0, ATOMS), table(1, ATOMS), step(reward)
     algorithm = C51(Table(), ATOMS, -2.0, 2.0, double)
-    _, (loss, priority) = target_and_loss(algorithm, online, other, own)
+    target, (loss, priority) = target_and_loss(algorithm, online, other, own)
     atoms = jnp.linspace(-2.0, 2.0, ATOMS)
     tail = (atoms, other[1])
     head = (atoms, online[0], own.action, own.reward, own.discount)
@@ -82,9 +93,10 @@ def test_c51_is_what_rlax_computes(rlax, double, reward):
         expected = rlax.categorical_double_q_learning(*head, *tail, select)
     else:
         expected = rlax.categorical_q_learning(*head, *tail)
-    # rlax gives the cross-entropy; both leave the entropy of the target out
+    # rlax gives the cross-entropy too; of the best prediction it is the entropy of the target
     assert loss == pytest.approx(float(expected), rel=1e-5)
-    assert priority == loss
+    entropy = -sum(p * math.log(p) for p in target.tolist() if p > 0)
+    assert priority == pytest.approx(loss - entropy, rel=1e-4)
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -199,7 +211,9 @@ def test_the_gradient_is_that_of_finite_differences(name):
     transition = Transition(obs, np.int32(1), np.float32(0.5), np.float32(0.9), next_obs)
     params = algorithm.init(jax.random.key(0), obs)
     key = jax.random.key(1)
-    target = algorithm.target(params, params, transition, key)
+    target = np.float32(1.5)  # of an online learner
+    if hasattr(algorithm, "target"):
+        target = algorithm.target(params, params, transition, key)
 
     @jax.jit
     def loss(params):
@@ -228,8 +242,10 @@ def test_it_learns_values_that_are_known(name):
     settings = {"hidden_sizes": (32,), "layer_norm": False, "num_atoms": 9, "num_quantiles": 5}
     settings |= {"v_min": -2.0, "v_max": 2.0, "munchausen_temperature": 0.3}
     config = resolve(None, name, own_settings(name, **settings))
-    q = learned(environment, [[0], [1]], algorithm=config.build_algorithm(environment.spec))
-    expected = [0.7316, 0.8129] if "munchausen" in name or name == "m_iqn" else [0.9, 1.0]
+    algorithm = config.build_algorithm(environment.spec)
+    online = online_learner_of(environment, algorithm) if name == "pqn" else None
+    q = learned(environment, [[0], [1]], algorithm=algorithm, learner=online)
+    expected = [0.7316, 0.8129] if "munchausen_alpha" in VARIANTS[name].settings else [0.9, 1.0]
     np.testing.assert_allclose(q, np.transpose([expected, expected]), atol=0.03)
 
 
@@ -237,7 +253,8 @@ def test_it_learns_values_that_are_known(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_seeds_are_equal_alone_and_together_and_nothing_is_compiled_again(name, compiles, tmp_path):
     """A run of two seeds, one of them alone, and the same cut in two and resumed."""
-    settings = own_settings(name, **SETTINGS)
+    constant = {"priority_beta": 0.4, "priority_beta_final": 0.4}  # not over all of its epochs
+    settings = own_settings(name, **SETTINGS, **constant) | {"verbose": False}
     settings |= {"learning_rate_schedule": "constant", "epsilon_decay_steps": 100}
     path = tmp_path / "run"
     first = jaxrl_cb.train("CartPole-v1", name, run_dir=path, **(settings | {"max_epochs": 1}))
@@ -267,11 +284,12 @@ def test_algorithms_have_settings_of_their_own():
         resolve("CartPole-v1", "dqn", {"num_atoms": 3})
     with pytest.raises(ConfigError, match=r"double=False .* 'm_iqn'"):
         resolve("CartPole-v1", "m_iqn", {"double": False})
-    assert resolve("CartPole-v1", "m_iqn", {"double": True}).name == "m_iqn"  # as in config.json
     for name in NAMES:
-        config = resolve("Breakout-MinAtar", name, {})
-        assert resolve("Breakout-MinAtar", name, config.flat()) == config
-        assert config.replay.n_step == 5  # of DQN's preset
+        config = resolve("Acrobot-v1", name, {})
+        assert resolve("Acrobot-v1", name, config.flat()) == config
+        assert set(config.flat()) == settings_of(name)
+        usual = 3 if "n_step" in VARIANTS[name].defaults else 10  # of DQN's preset
+        assert name == "pqn" or config.replay.n_step == usual
     assert set(VARIANTS["dqn"].settings) <= {f for f in AlgorithmConfig.__dataclass_fields__}
 
 
@@ -294,6 +312,15 @@ def test_what_names_stand_for():
     assert of("munchausen_dqn").munchausen == Munchausen(0.9, 0.03, -1.0)
     assert of("iqn").munchausen is None
     assert of("m_iqn").munchausen is not None
+    rainbow, btr = (resolve(None, name, {}) for name in ("rainbow", "btr"))
+    assert (of("rainbow").double, of("rainbow").network.dueling) == (True, True)
+    assert (rainbow.replay.n_step, rainbow.replay.priority_alpha) == (3, 0.5)
+    assert rainbow.network.noisy
+    assert isinstance(of("rainbow"), C51)
+    assert isinstance(of("btr"), IQN)
+    assert of("btr").munchausen is not None
+    assert (btr.replay.n_step, btr.replay.priority_alpha, btr.replay.num_envs) == (3, 0.2, 64)
+    assert isinstance(of("pqn"), PQN)
     noisy = resolve(None, "noisy_dqn", {})
     assert (noisy.exploration.epsilon_start, noisy.exploration.epsilon_final) == (0, 0)
     assert resolve(None, "noisy_dqn", {"epsilon_final": 0.1}).exploration.epsilon_final == 0.1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import jaxrl_cb
 from jaxrl_cb.algorithms import VARIANTS
-from jaxrl_cb.config import FIELDS, AlgorithmConfig, load_config, resolve
+from jaxrl_cb.config import FIELDS, load_config, resolve, settings_of
 from jaxrl_cb.envs import make
 from jaxrl_cb.errors import ConfigError, JaxrlError
 from jaxrl_cb.trainer import Trainer
@@ -65,7 +65,7 @@ def plausible(name):
 
 def own_settings(algorithm, **named):
     """Without those that belong to other algorithms."""
-    others = set(AlgorithmConfig.__dataclass_fields__) - set(VARIANTS[algorithm].settings)
+    others = set(FIELDS) - settings_of(algorithm)
     return {name: value for name, value in named.items() if name not in others}
 
 
@@ -104,7 +104,7 @@ def check_random_settings(named, env, algorithm):
         {"env": env, "algorithm": algorithm, "settings": flat}, default=lambda x: x.tolist()
     )
     assert resolve(*load_config(text)) == config  # nothing that is written is read otherwise
-    assert trainer.params.epoch_num_steps % trainer.learner.num_envs == 0
+    assert trainer.params.epoch_num_steps % trainer.learner.iteration_steps == 0
 
 
 def test_random_settings_are_accepted_or_refused_in_words(compiles):
@@ -177,6 +177,6 @@ def test_the_strategies_have_values_of_every_setting_that_are_accepted(name):
             return False
         return config != resolve("CartPole-v1", algorithm, {})
 
-    algorithm = next((own for own in VARIANTS if name in VARIANTS[own].settings), "dqn")
+    algorithm = next(own for own in VARIANTS if name in settings_of(own))
 
     find(plausible(name), is_accepted, settings=STABLE)

@@ -6,9 +6,11 @@ import probes
 import pytest
 from jax import lax
 
-from jaxrl_cb.algorithms import DQN
+from jaxrl_cb.algorithms import DQN, PQN
 from jaxrl_cb.learners import (
     Exploration,
+    OnlineConfig,
+    OnlineLearner,
     OptimizerConfig,
     ReplayConfig,
     ReplayLearner,
@@ -40,9 +42,21 @@ def learner_of(environment, n, algorithm=None):
     )
 
 
-def learned(environment, obs, n=1, algorithm=None):
+def online_learner_of(environment, algorithm=None):
+    """Acts at random, one gradient step for each rollout of 8 vector steps, lambda 0.65."""
+    network = MLP(environment.spec.num_actions, hidden_sizes=(32,), layer_norm=False)
+    return OnlineLearner(
+        *(environment, algorithm or PQN(network), NUM_ENVS),
+        OnlineConfig(rollout_length=8, num_minibatches=1, update_epochs=1),
+        GAMMA,
+        optimizer=OptimizerConfig(learning_rate=1e-2, learning_rate_schedule="linear"),
+        exploration=Exploration(epsilon_start=1.0, epsilon_final=1.0),
+    )
+
+
+def learned(environment, obs, n=1, algorithm=None, learner=None):
     """[B, A] action values after training, in one program compiled for speed of compiling."""
-    learner = learner_of(environment, n, algorithm)
+    learner = learner or learner_of(environment, n, algorithm)
 
     def run(seed, initial):
         state = learner.init(seed, *initial)
@@ -53,7 +67,7 @@ def learned(environment, obs, n=1, algorithm=None):
     def array(x):
         return np.asarray(x, np.int32 if np.result_type(x).kind == "i" else np.float32)
 
-    initial = jax.tree.map(array, learner.initial_values(NUM_UPDATES * NUM_ENVS))
+    initial = jax.tree.map(array, learner.initial_values(NUM_UPDATES * learner.iteration_steps))
     with jax.numpy_dtype_promotion("standard"):  # which optax relies on
         q, num_updates = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})(
             np.uint32(0), initial
@@ -100,6 +114,22 @@ RESET_ELSEWHERE = [[2.9889, 2.9889], [3.3210, 3.3210], [3.6900, 3.6900]]  # see 
 def test_three_step_returns_bootstrap_from_the_final_observation_of_a_truncated_episode():
     q = learned(probes.reset_elsewhere(), np.eye(3), n=3)
     np.testing.assert_allclose(q, RESET_ELSEWHERE, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("probe", "obs", "expected"),
+    [
+        ("constant_reward", [[0]], [[1, 1]]),
+        ("delayed_reward", [[0], [1]], [[0.9, 0.9], [1, 1]]),
+        ("reward_of_action_and_observation", [[-1], [1]], [[1, -1], [-1, 1]]),
+        ("endless", np.eye(10), np.full((10, 2), 10.0)),
+        ("reset_elsewhere", np.eye(3), RESET_ELSEWHERE),
+    ],
+)
+def test_returns_of_rollouts_lead_to_the_same_values(probe, obs, expected):
+    environment = getattr(probes, probe)()
+    q = learned(environment, obs, learner=online_learner_of(environment))
+    np.testing.assert_allclose(q, expected, atol=0.05)
 
 
 def test_trainer_bootstraps_from_the_final_observation_of_a_truncated_episode():

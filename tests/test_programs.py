@@ -20,7 +20,7 @@ from jaxrl_cb.trainer.programs import ProgramPlan, compile_programs, metrics_of,
 ROWS, ENVS = 1000, 10
 
 
-def compiled_chunk(samples_per_insert, width=1, n_step=1):
+def compiled_chunk(samples_per_insert, width=1, n_step=1, **more):
     sizes = ReplayConfig(
         num_envs=ENVS,
         buffer_size=ROWS * ENVS,
@@ -28,6 +28,7 @@ def compiled_chunk(samples_per_insert, width=1, n_step=1):
         samples_per_insert=samples_per_insert,
         start_timesteps=40,
         n_step=n_step,
+        **more,
     )
     target = TargetConfig(tau=1.0, target_update_period=10)
     learner = ReplayLearner(make("CartPole-v1"), DQN(MLP(2, (16,))), sizes, target)
@@ -44,6 +45,20 @@ def test_no_step_copies_a_ring(rate, width):
     operations = set(re.findall(rf"= {ring}\S* (\S+?)\(", text))
     assert "dynamic-update-slice" in operations
     assert not operations & {"copy", "select", "transpose", "concatenate", "gather", "scatter"}
+
+
+@pytest.mark.parametrize(("rate", "width"), [(3.2, 1), (4.8, 1), (1.6, 2)])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_no_step_copies_the_priorities(rate, width, n_step):
+    """The leaves and the sums of 16 of them, 10,000 and 640 numbers."""
+    text = compiled_chunk(rate, width, n_step, priority_alpha=0.5).as_text()
+    for count in (10_000, 640):
+        numbers = rf"f32\[(?:{width},)?{count}\]"
+        operations = set(re.findall(rf"= {numbers}\S* (\S+?)\(", text))
+        assert "scatter" in operations
+        assert not operations & {"copy", "select", "transpose", "concatenate"}
+    ring = rf"\w+\[(?:{width},)?{ROWS},{ENVS}[\],]"
+    assert "copy" not in set(re.findall(rf"= {ring}\S* (\S+?)\(", text))
 
 
 def test_the_chunk_needs_no_second_ring():

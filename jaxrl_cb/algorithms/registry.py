@@ -88,10 +88,8 @@ RAINBOW: dict[str, Any] = {
     **{"priority_alpha": 0.5, "priority_beta": 0.4, "priority_beta_final": 1.0},
 }
 BTR: dict[str, Any] = {
-    **{"num_envs": 64, "batch_size": 256, "samples_per_insert": 4.0, "n_step": 3},
+    **{"num_envs": 64, "dueling": True, "n_step": 3, "noisy": True},
     **{"priority_alpha": 0.2, "priority_beta": 0.45, "priority_beta_final": 0.45},
-    **{"dueling": True, "noisy": True, "gamma": 0.997, "learning_rate": 1e-4},
-    **{"tau": 1.0, "target_update_period": 500},
 }
 ONLINE: dict[str, Any] = {
     **{"num_envs": 128, "optimizer": "radam", "learning_rate": 5e-4},

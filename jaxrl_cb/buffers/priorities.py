@@ -92,8 +92,10 @@ class SumTree:
         below, *above = levels
         done = [below]
         for level in above:
+            is_none = places >= len(done[-1])
             places = places // BRANCHES
             sums = jnp.sum(_children(done[-1], places), axis=-1)
+            places = jnp.where(is_none, len(level), places)
             done.append(level.at[places].set(sums, mode="drop"))
         return tuple(done)
 

@@ -101,7 +101,8 @@ class PrioritizedRing(ReplayRing):
         old = buffer.priorities
         priority = (error + LEAST_ERROR) ** self.alpha
         priority = jnp.where(jnp.isfinite(priority), priority, old.greatest)
-        priority = jnp.where(weight > 0, priority, 0.0)  # its end will never be known
+        # Where the weight is 0 nobody will ever know what came after it.
+        priority = jnp.where(drawn & (weight > 0), priority, 0.0)
         levels = self._tree.changed(
             old.levels, jnp.where(drawn, leaf, len(old.levels[0])), priority
         )

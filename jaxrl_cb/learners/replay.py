@@ -232,7 +232,9 @@ class ReplayLearner(Learner):
         loss_sum, first_bad = none.loss_sum, none.first_bad
         for own in found:
             loss_sum, first_bad = loss_sum + own.loss_sum, jnp.minimum(first_bad, own.first_bad)
-            buffer = ring.learned(buffer, own.surprises)
+        if found:  # at once: the first to be written would be copied for the draws of the others
+            each = [own.surprises for own in found]
+            buffer = ring.learned(buffer, jax.tree.map(lambda *x: jnp.concatenate(x), *each))
         return learned.replace(buffer=buffer, rollout=rollout), loss_sum, first_bad
 
     def _updates(

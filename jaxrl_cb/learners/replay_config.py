@@ -14,7 +14,7 @@ MAX_ROWS = 2**28
 
 
 MAX_LEAVES = 2**31 - 2**10
-"""Transitions, below which their number in a sum tree, padded, fits an int32."""
+"""Transitions whose number, padded to a sum tree, fits an int32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +69,10 @@ class ReplayConfig:
                 f"buffer_size={self.buffer_size} holds {self.num_rows} steps of each environment; "
                 f"n_step={self.n_step} needs at least {self.n_step * self.num_envs}"
             )
-        if self.priority_alpha and self.buffer_size >= MAX_LEAVES:
+        if self.priority_alpha and self.buffer_size > MAX_LEAVES:
             raise ConfigError(
                 f"buffer_size={self.buffer_size} is too large for priority_alpha="
-                f"{self.priority_alpha:g}; lower it to less than {MAX_LEAVES}, or take "
+                f"{self.priority_alpha:g}; lower it to {MAX_LEAVES}, or take "
                 "priority_alpha=0"
             )
         if self.start_timesteps < (self.n_step - 1) * self.num_envs:
