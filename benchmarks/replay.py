@@ -1,9 +1,10 @@
 """Replay on the device: seconds to add and draw, and bytes of a transition, beside flashbax's.
 
 Breakout's observations: each vector step adds 64 transitions and draws a minibatch of 128, all of
-which is read, in one compiled loop over a buffer that is full. Observations come as bool or as
-float32, as gymnax gives them. Contenders are processes of their own and take turns at each
-capacity; what would take more than `--max-gib` is left out. Figures are medians.
+which is read, in one compiled loop over a buffer that is full; where draws are by priority, what
+was drawn gets another one. Observations come as bool or as float32, as gymnax gives them.
+Contenders are processes of their own and take turns at each capacity; what would take more than
+`--max-gib` is left out. Figures are medians.
 
     python benchmarks/replay.py --python PYTHON_WITH_FLASHBAX \\
         --json benchmarks/results/replay.json --png docs/images/replay.png
@@ -20,14 +21,14 @@ from contenders import Contender, take_turns
 
 CAPACITIES = (10_240, 102_400, 1_024_000, 5_120_000)
 WORK = {"num_envs": 64, "batch_size": 128, "obs_shape": [10, 10, 4]}
-BUFFERS = ("jaxrl_cb", "item", "flat", "prioritised")
+BUFFERS = ("jaxrl_cb", "item", "flat", "jaxrl_cb_prioritised", "prioritised")
 DTYPES = ("bool", "float32")
 SIZE_OF = {"bool": 1, "float32": 4}
 
 
 def gib(buffer: str, dtype: str, capacity: int) -> float:
     """About what a buffer takes, to leave out what does not fit."""
-    elements = 400 / 8 if buffer == "jaxrl_cb" else 400 * SIZE_OF[dtype]
+    elements = 400 / 8 if buffer.startswith("jaxrl_cb") else 400 * SIZE_OF[dtype]
     return capacity * elements * (2 if buffer == "item" else 1) / 2**30
 
 
@@ -35,21 +36,25 @@ def measure(arguments: argparse.Namespace, capacity: int) -> list[dict[str, Any]
     """The rows of a capacity."""
     work = WORK | {"capacity": capacity, "steps": arguments.steps}
     entrants = []
-    for buffer in BUFFERS:
+    for buffer in arguments.buffers:
         for dtype in DTYPES:
-            is_ours = buffer == "jaxrl_cb"
+            is_ours = buffer.startswith("jaxrl_cb")
             python = sys.executable if is_ours else arguments.python
             if python and gib(buffer, dtype, capacity) <= arguments.max_gib:
                 script = "ours_replay.py" if is_ours else "flashbax_replay.py"
                 own = work | {"buffer": buffer, "dtype": dtype}
                 entrants.append(Contender(f"{buffer}, {dtype}", python, script, own))
     results = take_turns(entrants, arguments.rounds)
-    first = {entrant.work["dtype"]: entrant for entrant in entrants if "jaxrl" in entrant.name}
+    ours_of = {
+        (entrant.work["dtype"], "prioritised" in entrant.name): entrant
+        for entrant in entrants
+        if "jaxrl" in entrant.name
+    }
     rows = []
     for entrant, done in zip(entrants, results, strict=True):
         if (done["steps"], capacity) != (arguments.steps, entrant.work["capacity"]):
             raise RuntimeError(f"{entrant.name} did other work: {done}")
-        ours = first[entrant.work["dtype"]]
+        ours = ours_of[entrant.work["dtype"], "prioritised" in entrant.name]
         pairs = zip(entrant.seconds, ours.seconds, strict=True)
         row = {
             "buffer": entrant.work["buffer"],
@@ -96,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", help="interpreter of an environment with flashbax")
     parser.add_argument("--capacities", type=int, nargs="+", default=CAPACITIES)
+    parser.add_argument("--buffers", nargs="+", choices=BUFFERS, default=BUFFERS)
     parser.add_argument("--steps", type=int, default=2_000, help="of the loop")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--max-gib", type=float, default=5.0, help="of one buffer")

@@ -293,18 +293,22 @@ def envs() -> None:
 
 
 def algorithms() -> None:
-    """List the algorithms: where each comes from, its own settings, and its defaults."""
+    """List the algorithms: what each learns from, its paper, its own settings, its defaults."""
     from rich.console import Console
     from rich.table import Table
 
     from jaxrl_cb.algorithms import VARIANTS
+    from jaxrl_cb.config import ONLY_IN, settings_of
 
     table = Table(show_lines=False)
-    for column in ("name", "paper", "settings of its own", "defaults that differ"):
+    columns = ("name", "learns", "paper", "settings of its own", "defaults that differ")
+    for column in columns:
         table.add_column(column, no_wrap=column == "name")
     for name, variant in VARIANTS.items():
         defaults = ", ".join(f"{key} {value}" for key, value in variant.defaults.items())
-        table.add_row(name, variant.paper, ", ".join(variant.settings), defaults)
+        own = [*variant.settings, *sorted(ONLY_IN["online"] & settings_of(name))]
+        learns = {"replay": "from a replay", "online": "online"}[variant.regime]
+        table.add_row(name, learns, variant.paper, ", ".join(own), defaults)
     console = Console()
     console.width = max(console.width, 140)
     console.print(table)

@@ -1,7 +1,7 @@
 """flashbax's buffers, on the work of `replay.py`; needs jax and flashbax.
 
 "item" keeps transitions with both observations; "flat" and "prioritised" keep steps and give pairs
-of them. New transitions of the prioritised one get its highest priority; none is changed later.
+of them. New transitions of the prioritised one get its highest priority, and those drawn another.
 """
 
 import flashbax
@@ -30,12 +30,17 @@ def build(work):
         return replay.add(buffer, step | ({"next_obs": next_obs} if is_item else {}))
 
     def sample(buffer, newest, key):
-        return replay.sample(buffer, key).experience
+        drawn = replay.sample(buffer, key)
+        return drawn if work["buffer"] == "prioritised" else drawn.experience
+
+    def learn(buffer, drawn, errors):
+        return replay.set_priorities(buffer, drawn.indices, errors + 1e-6)
 
     obs = jnp.zeros(work["obs_shape"], work["dtype"])
     step = {"obs": obs, "action": jnp.int32(0), "reward": jnp.float32(0), "done": jnp.bool_(False)}
     item = step | ({"next_obs": obs} if is_item else {})
-    return filled_and_timed(work, jax.jit(replay.init)(item), add, sample)
+    change = learn if work["buffer"] == "prioritised" else None
+    return filled_and_timed(work, jax.jit(replay.init)(item), add, sample, change)
 
 
 if __name__ == "__main__":

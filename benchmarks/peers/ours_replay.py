@@ -9,13 +9,15 @@ def build(work):
     import jax.numpy as jnp
     from replay_loop import filled_and_timed
 
-    from jaxrl_cb.buffers import ReplayRing
+    from jaxrl_cb.buffers import PrioritizedRing, ReplayRing
     from jaxrl_cb.envs import make
     from jaxrl_cb.types import Experience, Rollout
 
     spec = make("Breakout-MinAtar").spec
     num_envs, rows = work["num_envs"], work["capacity"] // work["num_envs"]
-    ring = ReplayRing(rows, num_envs, spec.time_limit, spec.packing)
+    sizes = (rows, num_envs, spec.time_limit, spec.packing)
+    is_prioritised = work["buffer"] == "jaxrl_cb_prioritised"
+    ring = PrioritizedRing(*sizes, alpha=0.5) if is_prioritised else ReplayRing(*sizes)
     flags = jnp.zeros((num_envs,), bool)
 
     def add(buffer, obs, next_obs, action, reward):
@@ -23,15 +25,17 @@ def build(work):
         return ring.add(buffer, experience)
 
     def sample(buffer, newest, key):
-        words = jax.random.bits(key, (2, 1, work["batch_size"]))
+        words = jax.random.bits(key, (ring.num_words, 1, work["batch_size"]))
         zeros = jnp.zeros((num_envs,), jnp.int32)
         rollout = Rollout(None, newest, zeros, zeros, zeros)
-        own = ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
-        drawn = own.transition
-        return drawn.obs, drawn.next_obs, drawn.action, drawn.reward, drawn.discount
+        return ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
+
+    def learn(buffer, drawn, errors):
+        return ring.learned(buffer, ring.surprises(drawn, errors[None]))
 
     obs = jnp.zeros(work["obs_shape"], work["dtype"])
-    return filled_and_timed(work, ring.init(obs, spec.num_actions), add, sample)
+    change = learn if is_prioritised else None
+    return filled_and_timed(work, ring.init(obs, spec.num_actions), add, sample, change)
 
 
 if __name__ == "__main__":

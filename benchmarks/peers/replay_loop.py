@@ -8,7 +8,7 @@ NUM_DIFFERENT = 16
 """Vector steps of observations that are added in turn."""
 
 
-def filled_and_timed(work, buffer, add, sample):
+def filled_and_timed(work, buffer, add, sample, learn=None):
     """``run(seed)`` adds a vector step and draws a minibatch, so many times; see `serve`.
 
     The buffer is full before anything is measured, so that draws go all over it.
@@ -18,6 +18,7 @@ def filled_and_timed(work, buffer, add, sample):
         buffer: an empty one.
         add: ``add(buffer, obs, next_obs, action, reward) -> buffer``, [E, ...] each.
         sample: ``sample(buffer, newest_obs, key)`` gives arrays, of which all is read.
+        learn: ``learn(buffer, drawn, errors [B]) -> buffer``, where a draw changes priorities.
     """
     num_envs, shape = work["num_envs"], tuple(work["obs_shape"])
     key = jax.random.key(0)
@@ -41,6 +42,9 @@ def filled_and_timed(work, buffer, add, sample):
             buffer, newest = added(buffer, number)
             key = jax.random.fold_in(jax.random.key(seed), number)
             drawn = sample(buffer, newest, key)
+            if learn:
+                errors = jax.random.uniform(jax.random.fold_in(key, 1), (work["batch_size"],))
+                buffer = learn(buffer, drawn, errors)
             total += sum(jnp.sum(x, dtype=jnp.float32) for x in jax.tree.leaves(drawn))
             return (buffer, total), None
 

@@ -2,7 +2,7 @@
 
 Each node is the sum of its children, so that a draw goes from the root to a leaf and a change from
 a leaf to the root: O(log n) of reads either way. Of trees of 2 to 128 branches those of 8 and 16
-were fastest on CPU (`benchmarks/prioritized.py`): fewer branches make more levels, more branches
+were fastest on CPU (`benchmarks/sum_trees.py`): fewer branches make more levels, more branches
 more children to add up.
 """
 
