@@ -8,8 +8,10 @@ hopeless on its first seeds is cut short. Presets are chosen from the record and
 other seeds (`solve.py`).
 
     python benchmarks/tune.py Acrobot-v1 --trials 40 --seeds 100 101 102
+    python benchmarks/tune.py Acrobot-v1 --algorithm pqn --threshold -85
 
-Rows go to `benchmarks/results/tune_ENV.jsonl`; a search that is started again goes on behind them.
+Rows go to `benchmarks/results/tune_ENV.jsonl` (`tune_ENV_ALGORITHM.jsonl` of others than DQN); a
+search that is started again goes on behind them.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxrl_cb
+from jaxrl_cb.algorithms import VARIANTS
 from jaxrl_cb.envs import make
 from jaxrl_cb.presets import PRESETS
 from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
@@ -70,6 +73,25 @@ MINATAR = {
     "epsilon_decay_steps": [50_000, 100_000, 250_000],
     "start_timesteps": [5_120, 20_480],
 }
+ONLINE = {
+    "num_envs": [8, 16, 32],
+    "rollout_length": [8, 16, 32, 64],
+    "num_minibatches": [2, 4, 8, 16],
+    "update_epochs": [1, 2, 4, 8],
+    "td_lambda": [0.5, 0.65, 0.8, 0.9, 0.95],
+    "learning_rate": [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3],
+    "learning_rate_schedule": ["linear", "constant"],
+    "hidden_sizes": [(64, 64), (128, 128), (256, 256)],
+    "gamma": [0.98, 0.99, 0.995],
+    "loss": ["squared", "huber"],
+    "epsilon_final": [0.01, 0.02, 0.05, 0.1],
+    "epsilon_decay_steps": [5_000, 10_000, 20_000, 40_000],
+}
+ONLINE_SPACES = {
+    "CartPole-v1": (ONLINE, {"epoch_num_steps": 4_096, "max_epochs": 24}),
+    "Acrobot-v1": (ONLINE, {"epoch_num_steps": 8_192, "max_epochs": 12}),
+    "MountainCar-v0": (ONLINE, {"epoch_num_steps": 8_192, "max_epochs": 15}),
+}
 SPACES = {
     "CartPole-v1": (CLASSIC, {"epoch_num_steps": 3_200, "max_epochs": 16}),
     "Acrobot-v1": (CLASSIC, {"epoch_num_steps": 3_200, "max_epochs": 16}),
@@ -97,19 +119,30 @@ def draw(space: dict, rng: random.Random, fixed: dict, rows: list[dict]) -> dict
             changed = rng.sample(sorted(space), 3)
             old = dict(rng.choice(best)["settings"])
             settings = {**old, **{name: settings[name] for name in changed}, **fixed}
-        samples = settings["samples_per_insert"] * fixed["epoch_num_steps"] * fixed["max_epochs"]
-        updates = samples / settings["batch_size"]
+        steps = fixed["epoch_num_steps"] * fixed["max_epochs"]
+        if "rollout_length" in settings:
+            samples, rollout = steps * settings["update_epochs"], settings["rollout_length"]
+            size = settings["num_envs"] * rollout / settings["num_minibatches"]
+            if size < 8:  # a batch of few is slow and teaches little
+                continue
+        else:
+            samples, size = steps * settings["samples_per_insert"], settings["batch_size"]
+        updates = samples / size
         if updates < 50_000 and samples * settings["hidden_sizes"][0] ** 2 < 3e11:
             return settings
 
 
-def run(env: str, settings: dict, seed: int) -> dict:
+def run(env: str, algorithm: str, settings: dict, seed: int, threshold: float | None) -> dict:
     """One seed of a trial."""
-    has_threshold = make(env).spec.reward_threshold is not None
-    stop = EpochStopCallbackConfirmedRewardThreshold() if has_threshold else None
+    has_threshold = threshold is not None or make(env).spec.reward_threshold is not None
+    stop = EpochStopCallbackConfirmedRewardThreshold(threshold) if has_threshold else None
     started = time.perf_counter()
     result = jaxrl_cb.train(
-        env, seed=seed, callbacks=TrainerCallbacks(None, None, stop), verbose=False, **settings
+        *(env, algorithm),
+        seed=seed,
+        callbacks=TrainerCallbacks(None, None, stop),
+        verbose=False,
+        **settings,
     )
     last = float(np.mean([record.mean[0] for record in result.history[-3:]]))
     budget = settings["epoch_num_steps"] * settings["max_epochs"]
@@ -129,26 +162,32 @@ def main() -> None:
     """Runs the search and prints the best trials."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("env", choices=SPACES)
+    parser.add_argument("--algorithm", default="dqn", choices=VARIANTS)
+    parser.add_argument("--threshold", type=float, help="in place of the environment's own")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--search-seed", type=int, default=0)
     arguments = parser.parse_args()
-    space, fixed = SPACES[arguments.env]
-    path = RESULTS / f"tune_{arguments.env}.jsonl"
+    env, algorithm = arguments.env, arguments.algorithm
+    spaces = ONLINE_SPACES if VARIANTS[algorithm].regime == "online" else SPACES
+    if env not in spaces:
+        parser.error(f"there is no space for {algorithm} on {env}; there are {', '.join(spaces)}")
+    space, fixed = spaces[env]
+    path = RESULTS / f"tune_{env}{'' if algorithm == 'dqn' else '_' + algorithm}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     costs = [row["cost"] for row in rows]
     started = time.monotonic()
     for number in range(len(rows), len(rows) + arguments.trials):
         if time.monotonic() - started > 60 * arguments.minutes:
             break
-        rng = random.Random(f"{arguments.env} {arguments.search_seed} {number}")
+        rng = random.Random(f"{env} {arguments.search_seed} {number}")
         settings = draw(space, rng, fixed, rows)
-        if number == 0 and (arguments.env, "dqn") in PRESETS:  # the first to beat
-            settings = {**PRESETS[arguments.env, "dqn"], **fixed}
+        if number == 0 and (env, algorithm) in PRESETS:  # the first to beat
+            settings = {**PRESETS[env, algorithm], **fixed}
         results: list[dict] = []
         for seed in arguments.seeds:
-            results.append(run(arguments.env, settings, seed))
+            results.append(run(env, algorithm, settings, seed, arguments.threshold))
             mean = float(np.mean([result["cost"] for result in results]))
             if costs and mean > min(costs) + 1.0 * abs(min(costs)):
                 break

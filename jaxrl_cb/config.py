@@ -316,8 +316,8 @@ def _leave_out(algorithm: str, usual: dict[str, Any], named: Mapping[str, Any]) 
         ConfigError: the user set such a thing.
     """
     variant, read = VARIANTS[algorithm], settings_of(algorithm)
-    has = [*variant.settings, *(ONLY_IN["online"] & read)]
-    for name in set(FIELDS) - read:
+    has = [*variant.settings, *sorted(ONLY_IN["online"] & read)]
+    for name in [name for name in FIELDS if name not in read]:
         usual.pop(name, None)
         if name in named:
             raise ConfigError(

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -353,6 +355,27 @@ def test_an_algorithm_of_ones_own_has_a_name(tmp_path, monkeypatch):
         register("dqn", VARIANTS["c51"])
     with pytest.raises(ConfigTypeError, match="expected a name and a Variant"):
         register("other", Mine)
+
+
+def test_the_variant_of_the_readme_is_what_it_says():
+    readme = Path(__file__).parent.parent.joinpath("README.md").read_text()
+    (code,) = re.findall(r"```python\n(class Clipped.*?)```", readme, re.S)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    given = "**settings" if 'train("CartPole-v1", "clipped")' in code else ""
+    names = {"DQN": DQN, "Variant": Variant, "register": register, "jnp": jnp, "jaxrl_cb": jaxrl_cb}
+    names["settings"] = own_settings("dqn", **SETTINGS)
+    try:
+        exec(code.replace('"clipped")\n', f'"clipped", {given})\n'), names)  # noqa: S102
+        assert names["result"].policy.algorithm.__class__.__name__ == "Clipped"
+        assert names["result"].history[-1].num_updates > 0
+    finally:
+        VARIANTS.pop("clipped", None)
+    place = np.eye(2, dtype=np.float32)
+    online, target = (np.array([[0, 0], row], np.float32) for row in ([1, 3], [2, 0.5]))
+    step = Transition(place[0], np.int32(0), np.float32(0.5), np.float32(0.9), place[1])
+    key = jax.random.key(0)
+    found = names["Clipped"](Table()).target(online, target, step, key)
+    assert float(found) == pytest.approx(0.5 + 0.9 * 0.5)  # of action 1, which is online the best
 
 
 # --- networks ---

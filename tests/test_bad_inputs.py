@@ -5,6 +5,7 @@ to docs/bad_inputs.md, and a test compares.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -28,11 +29,11 @@ from bad_inputs import COMMANDS, OWN, RUNNING, SECTIONS
 
 import jaxrl_cb
 from jaxrl_cb import cli, envs, plotting, trainer
-from jaxrl_cb.algorithms import DQN
+from jaxrl_cb.algorithms import DQN, PQN
 from jaxrl_cb.config import resolve
 from jaxrl_cb.envs.gymnax import catalog
 from jaxrl_cb.errors import CheckpointWarning, JaxrlError
-from jaxrl_cb.learners import ReplayLearner
+from jaxrl_cb.learners import OnlineLearner, ReplayLearner
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.rendering import render_gif
 from jaxrl_cb.run_files import locked
@@ -236,6 +237,8 @@ class World:
             **{"WallTime": trainer.EpochStopCallbackWallTime, "MemoryLogger": trainer.MemoryLogger},
             **{"Trainer": trainer.Trainer, "TrainerCallbacks": TrainerCallbacks},
             **{"ReplayLearner": ReplayLearner, "DQN": DQN, "MLP": MLP, "render": render_gif},
+            **{"OnlineLearner": OnlineLearner, "PQN": PQN},
+            "train_pqn": functools.partial(jaxrl_cb.train, "CartPole-v1", "pqn", verbose=False),
             **{"load_policy": jaxrl_cb.load_policy, "evaluate": jaxrl_cb.evaluate},
             **{"sweep": sweep, "compare": jaxrl_cb.compare, "uniform": jaxrl_cb.uniform},
             **{"log_uniform": jaxrl_cb.log_uniform, "trainer": trainer},

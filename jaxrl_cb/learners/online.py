@@ -10,12 +10,12 @@ import numpy as np
 from jax import lax
 
 from jaxrl_cb.algorithms.base import SAMPLE_AXIS, batched_q, observe
-from jaxrl_cb.checks import check_float, check_int, check_kind, check_multiple
-from jaxrl_cb.errors import ConfigTypeError, kind, shown
+from jaxrl_cb.checks import check_float, check_int, check_kind
+from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
 from jaxrl_cb.learners.acting import act, act_shape
 from jaxrl_cb.learners.base import Learner, Size
 from jaxrl_cb.learners.online_config import OnlineConfig
-from jaxrl_cb.ops.counters import divisors
+from jaxrl_cb.ops.counters import NEVER, divisors
 from jaxrl_cb.ops.finite import index_if_nonfinite
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.ops.returns import lambda_returns
@@ -69,7 +69,7 @@ class OnlineLearner(Learner):
     """Learns from rollouts of many environments, each used a few times and forgotten.
 
     There is neither replay nor target network; targets are Q(lambda) returns of the values that
-    were acted upon (Gallici et al. 2024, PQN, algorithm 1). Where an episode was truncated its true
+    were acted upon (Gallici et al. 2024, PQN). Where an episode was truncated its true
     final observation is bootstrapped from.
 
     Attributes:
@@ -96,10 +96,13 @@ class OnlineLearner(Learner):
                 f"algorithm={shown(self.algorithm)} is {kind(self.algorithm)}, whose target wants "
                 "a replay and a target network; take a ReplayLearner, or for example PQN(...)"
             )
-        check_multiple(
-            *("num_envs x rollout_length", self.iteration_steps, self.online.num_minibatches),
-            f"num_minibatches {self.online.num_minibatches}",
-        )
+        count, samples = self.online.num_minibatches, self.iteration_steps
+        if samples % count:
+            near = min(divisors(samples), key=lambda number: abs(number - count))
+            raise ConfigError(
+                f"num_minibatches={count} does not divide the {samples} samples of a rollout "
+                f"(num_envs {self.num_envs} x rollout_length {self.rollout_length}); use {near}"
+            )
 
     def program_key(self) -> tuple[Any, ...]:
         return (
@@ -190,7 +193,7 @@ class OnlineLearner(Learner):
             num_masked=num_masked,
             num_lossy=jnp.int32(0),
             num_sound_steps=num_sound,
-            first_bad_update=jnp.int32(0),
+            first_bad_update=jnp.int32(NEVER),
             is_params_finite=jnp.bool_(True),
         )
         return state, metrics, rows, final

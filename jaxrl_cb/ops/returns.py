@@ -56,7 +56,7 @@ def lambda_returns(
     gamma: Array,
     td_lambda: Array,
 ) -> Array:
-    """Peng's Q(lambda) of a rollout (Peng & Williams 1996; Gallici et al. 2024, PQN, eq. 9).
+    """Peng's Q(lambda) of a rollout (Peng & Williams 1996), as PQN has it.
 
     ``G_t = r_t + gamma [(1 - lambda) V(s_t+1) + lambda G_t+1]``, with V(s) the greatest action
     value; ``r_t`` alone where the episode terminated, and ``r_t + gamma V(s_t+1)`` where what
