@@ -38,7 +38,9 @@ def tree_loop(size: int, steps: int) -> tuple[Callable[[Any, Any], Any], Any]:
         key, own = jax.random.split(key)
         levels = tree.filled(levels, NUM_ENVS, (row * NUM_ENVS, jnp.float32(1.0)))
         words = jax.random.bits(own, (len(levels) + 1, BATCH))
-        drawn = lax.cond(row >= 0, lambda: tree.draw(levels, words[1:]), lambda: words[0] * 0)
+        drawn = lax.cond(
+            row >= 0, lambda: tree.draw(levels, words[1:]), lambda: jnp.zeros((BATCH,), jnp.int32)
+        )
         levels = tree.changed(levels, drawn, uniform(words[0]) + 0.1)
         return (levels, (row + 1) % (size // NUM_ENVS), key), None
 

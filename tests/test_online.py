@@ -269,9 +269,7 @@ def test_learners_want_algorithms_of_their_own_kind():
         ReplayLearner(environment, PQN(MLP(2)))
     with pytest.raises(ConfigTypeError, match="cannot init; expected for example PQN"):
         OnlineLearner(environment, PQN)
-    with pytest.raises(
-        ConfigError, match=r"num_minibatches=3 .* 32 samples .* use 2"
-    ):
+    with pytest.raises(ConfigError, match=r"num_minibatches=3 .* 32 samples .* use 2"):
         OnlineLearner(environment, PQN(MLP(2)), 4, OnlineConfig(8, 3))
 
 

@@ -1,9 +1,9 @@
-"""Drawing from many weights, and changing some, on the device: a sum tree of 16 branches.
+"""Drawing from many weights, and changing some, on the device: a sum tree of 8 branches.
 
 Each node is the sum of its children, so that a draw goes from the root to a leaf and a change from
-a leaf to the root: O(log n) of reads either way. Of trees of 2 to 128 branches those of 8 and 16
-were fastest on CPU (`benchmarks/sum_trees.py`): fewer branches make more levels, more branches
-more children to add up.
+a leaf to the root: O(log n) of reads either way. Of trees of 2 to 64 branches that of 8
+was fastest on CPU at any size (`benchmarks/sum_trees.py`): fewer branches make more levels, more
+branches more children to add up.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jax import lax
 from jaxrl_cb.ops.randomness import uniform
 from jaxrl_cb.types import Array
 
-BRANCHES = 16
+BRANCHES = 8
 
 Levels = tuple[Array, ...]
 """Leaves [n] first, then sums of `BRANCHES` each, up to a level of `BRANCHES`; float32."""
