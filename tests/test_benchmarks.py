@@ -108,11 +108,13 @@ def test_replays_of_both_kinds_of_observations_are_read_alike(tmp_path):
     _, found = run(tmp_path, "replay.py", *sizes, "--png", str(picture))
     rows = found["rows"]
     assert [(row["capacity"], row["dtype"]) for row in rows] == [
-        *((640, "bool"), (640, "float32"), (1280, "bool"), (1280, "float32"))
+        *[(640, "bool"), (640, "float32")] * 2,
+        *[(1280, "bool"), (1280, "float32")] * 2,
     ]
+    assert [row["buffer"] for row in rows[1:3]] == ["jaxrl_cb", "jaxrl_cb_prioritised"]
     # 128 drawn of 400 elements twice, a tenth of them ones; rewards of 1, discounts of 0.99
     expected = 128 * (2 * 400 * 0.1 + 1 + 0.99)
-    assert [row["mean_of_what_was_read"] for row in rows] == pytest.approx([expected] * 4, rel=0.05)
+    assert [row["mean_of_what_was_read"] for row in rows] == pytest.approx([expected] * 8, rel=0.05)
     assert picture.stat().st_size > 0
 
 
@@ -178,6 +180,21 @@ def test_a_sweep_with_halving_is_compared_with_the_whole(tmp_path):
     assert (halving["seed_epochs"], whole["seed_epochs"]) == (3, 4)
     assert halving["best"] in (0, 1)
     assert halving["fresh_score"] > 0
+
+
+@pytest.mark.slow
+def test_pqn_does_the_work_that_is_compared(tmp_path):
+    _, found = run(tmp_path, "pqn.py", "--env-steps", "4096", "--rounds", "1")
+    (row,) = found["rows"]
+    assert (row["name"], len(row["seconds"]), len(row["curve"])) == ("jaxrl_cb", 1, 2)
+
+
+@pytest.mark.slow
+def test_trees_of_all_widths_are_measured(tmp_path):
+    _, found = run(tmp_path, "sum_trees.py", "--leaves", "640", "--rounds", "1")
+    names = [row["branches"] for row in found["rows"]]
+    assert names == [2, 4, 8, 16, 32, 64, "cumulative sums"]
+    assert all(row["us_per_step"] > 0 for row in found["rows"])
 
 
 @pytest.mark.slow

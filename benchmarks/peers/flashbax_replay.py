@@ -31,10 +31,10 @@ def build(work):
 
     def sample(buffer, newest, key):
         drawn = replay.sample(buffer, key)
-        return drawn if work["buffer"] == "prioritised" else drawn.experience
+        return drawn.experience, getattr(drawn, "indices", None)
 
-    def learn(buffer, drawn, errors):
-        return replay.set_priorities(buffer, drawn.indices, errors + 1e-6)
+    def learn(buffer, indices, errors):
+        return replay.set_priorities(buffer, indices, errors + 1e-6)
 
     obs = jnp.zeros(work["obs_shape"], work["dtype"])
     step = {"obs": obs, "action": jnp.int32(0), "reward": jnp.float32(0), "done": jnp.bool_(False)}

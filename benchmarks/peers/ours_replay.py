@@ -28,10 +28,12 @@ def build(work):
         words = jax.random.bits(key, (ring.num_words, 1, work["batch_size"]))
         zeros = jnp.zeros((num_envs,), jnp.int32)
         rollout = Rollout(None, newest, zeros, zeros, zeros)
-        return ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
+        draw = ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
+        own = draw.transition
+        return (own.obs, own.next_obs, own.action, own.reward, own.discount), draw
 
-    def learn(buffer, drawn, errors):
-        return ring.learned(buffer, ring.surprises(drawn, errors[None]))
+    def learn(buffer, draw, errors):
+        return ring.learned(buffer, ring.surprises(draw, errors[None]))
 
     obs = jnp.zeros(work["obs_shape"], work["dtype"])
     change = learn if is_prioritised else None

@@ -17,8 +17,9 @@ def filled_and_timed(work, buffer, add, sample, learn=None):
         work: sizes.
         buffer: an empty one.
         add: ``add(buffer, obs, next_obs, action, reward) -> buffer``, [E, ...] each.
-        sample: ``sample(buffer, newest_obs, key)`` gives arrays, of which all is read.
-        learn: ``learn(buffer, drawn, errors [B]) -> buffer``, where a draw changes priorities.
+        sample: ``sample(buffer, newest_obs, key)`` gives arrays, of which all is read, and what
+            `learn` wants of them.
+        learn: ``learn(buffer, wanted, errors [B]) -> buffer``, where a draw changes priorities.
     """
     num_envs, shape = work["num_envs"], tuple(work["obs_shape"])
     key = jax.random.key(0)
@@ -41,10 +42,10 @@ def filled_and_timed(work, buffer, add, sample, learn=None):
             buffer, total = carry
             buffer, newest = added(buffer, number)
             key = jax.random.fold_in(jax.random.key(seed), number)
-            drawn = sample(buffer, newest, key)
+            drawn, wanted = sample(buffer, newest, key)
             if learn:
                 errors = jax.random.uniform(jax.random.fold_in(key, 1), (work["batch_size"],))
-                buffer = learn(buffer, drawn, errors)
+                buffer = learn(buffer, wanted, errors)
             total += sum(jnp.sum(x, dtype=jnp.float32) for x in jax.tree.leaves(drawn))
             return (buffer, total), None
 
