@@ -223,6 +223,17 @@ def test_a_run_is_the_scan_of_its_steps_and_counts_exactly():
         np.testing.assert_allclose(ours[0], own, rtol=1e-4, atol=1e-6)
 
 
+def test_seeds_in_one_batched_program_are_those_one_by_one():
+    settings = settings_of(max_epochs=2, num_seeds=2, epsilon_decay_steps=50)
+    together, apart = (
+        jaxrl_cb.train("CartPole-v1", "pqn", vectorize_seeds=vectorize, **settings)
+        for vectorize in (True, False)
+    )
+    ours, own = (jax.tree.leaves(result.state.params) for result in (together, apart))
+    for x, y in zip(ours, own, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
 def test_a_reward_of_nan_is_told_with_its_step():
     def reset(key):
         return np.int32(0), np.zeros(1, np.float32)

@@ -300,3 +300,17 @@ def test_more_transitions_than_are_counted_are_refused():
     ReplayConfig(**sizes)
     with pytest.raises(ConfigError, match="take priority_alpha=0"):
         ReplayConfig(**sizes, priority_alpha=0.5)
+
+
+def test_seeds_in_one_batched_program_are_those_one_by_one():
+    quiet = settings_of(max_epochs=2, num_seeds=2, samples_per_insert=6.0, n_step=3, verbose=False)
+    together, apart = (
+        jaxrl_cb.train("CartPole-v1", vectorize_seeds=vectorize, **quiet)
+        for vectorize in (True, False)
+    )
+    for own, other in zip(
+        jax.tree.leaves((together.state.params, together.state.buffer.priorities)),
+        jax.tree.leaves((apart.state.params, apart.state.buffer.priorities)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(own, other, rtol=1e-3, atol=1e-5)
