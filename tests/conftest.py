@@ -29,7 +29,8 @@ FIRST = [
     *("test_kill.py", "test_every_env.py", "test_nonfinite.py", "test_checkpoints.py"),
     *("test_kill_points.py", "test_cli.py", "test_wrappers.py", "test_benchmarks.py"),
     *("test_determinism.py", "test_memory.py", "test_check.py", "test_fuzz_callbacks.py"),
-    *("test_algorithms.py", "test_env_params.py"),
+    *("test_algorithms.py", "test_env_params.py", "test_sweep.py", "test_fuzz.py"),
+    *("test_prioritized.py", "test_programs.py", "test_online.py"),
 ]
 """Files that take longest: they begin first, so that no process ends with one of them alone."""
 

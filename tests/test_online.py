@@ -200,7 +200,8 @@ def test_epsilon_falls_within_a_rollout():
 def settings_of(**changes):
     settings = {k: v for k, v in tiny.TINY.items() if k not in ("batch_size", "buffer_size")}
     del settings["start_timesteps"]
-    return settings | tiny.SHORT | {"rollout_length": 10, "num_minibatches": 4} | changes
+    own = {"rollout_length": 10, "num_minibatches": 4, "update_epochs": 2}
+    return settings | tiny.SHORT | own | changes
 
 
 def test_a_run_is_the_scan_of_its_steps_and_counts_exactly():
@@ -296,7 +297,7 @@ def test_settings_of_a_replay_are_refused_and_sizes_follow():
     with pytest.raises(ConfigError, match="num_envs 6 x rollout_length 5"):
         Trainer(learner, TrainerParams(epoch_num_steps=31))
     flat = resolve("CartPole-v1", "dqn", {"gamma": 0.5}).flat()
-    taken = resolve("CartPole-v1", "pqn", common_settings(flat, "dqn", "pqn"))
+    taken = resolve(None, "pqn", common_settings(flat, "dqn", "pqn"))
     assert (taken.target.gamma, taken.replay.num_envs) == (0.5, 128)
 
 
