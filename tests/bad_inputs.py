@@ -183,7 +183,7 @@ SETTINGS = [
     Row("train_pqn(buffer_size=10_000)", ConfigError, "no setting of 'pqn'"),
     Row(
         *("train_pqn(epoch_num_steps=10_000)", ConfigError),
-        "num_envs 128 x rollout_length 32",
+        "num_envs 8 x rollout_length 16",
     ),
     Row("train(samples_per_insert=-1)", ConfigError, "samples_per_insert=-1"),
     Row("train(samples_per_insert=inf)", ConfigError, "samples_per_insert=inf...finite"),
