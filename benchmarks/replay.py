@@ -2,9 +2,9 @@
 
 Breakout's observations: each vector step adds 64 transitions and draws a minibatch of 128, all of
 which is read, in one compiled loop over a buffer that is full; where draws are by priority, what
-was drawn gets another one. Observations come as bool or as float32, as gymnax gives them.
-Contenders are processes of their own and take turns at each capacity; what would take more than
-`--max-gib` is left out. Figures are medians.
+was drawn gets another one, and importance weights are made. Observations come as bool or as
+float32, as gymnax gives them. Contenders are processes of their own and take turns at each
+capacity; what would take more than `--max-gib` is left out. Figures are medians.
 
     python benchmarks/replay.py --python PYTHON_WITH_FLASHBAX \\
         --json benchmarks/results/replay.json --png docs/images/replay.png

@@ -31,7 +31,10 @@ def build(work):
 
     def sample(buffer, newest, key):
         drawn = replay.sample(buffer, key)
-        return drawn.experience, getattr(drawn, "indices", None)
+        if work["buffer"] != "prioritised":
+            return drawn.experience, None
+        weight = drawn.probabilities**-0.5  # as a learner makes it
+        return (drawn.experience, weight / jnp.max(weight)), drawn.indices
 
     def learn(buffer, indices, errors):
         return replay.set_priorities(buffer, indices, errors + 1e-6)

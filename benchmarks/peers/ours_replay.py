@@ -30,7 +30,8 @@ def build(work):
         rollout = Rollout(None, newest, zeros, zeros, zeros)
         draw = ring.sample_behind_branch(words, buffer, rollout, n=1, gamma=jnp.float32(0.99))
         own = draw.transition
-        return (own.obs, own.next_obs, own.action, own.reward, own.discount), draw
+        weight = ring.weighted(draw, jnp.float32(0.5)).weight if is_prioritised else ()
+        return (own.obs, own.next_obs, own.action, own.reward, own.discount, weight), draw
 
     def learn(buffer, draw, errors):
         return ring.learned(buffer, ring.surprises(draw, errors[None]))
