@@ -3,32 +3,18 @@
 Needs jax, flax, optax, chex and gymnax < 1.
 """
 
-import sys
-import types
 from pathlib import Path
 
 import jax
 import numpy as np
+from peer_file import load
 from serving import serve
-
-
-def load(checkout):
-    """The module of its `pqn_minatar.py`."""
-    for name in ("wandb", "hydra", "omegaconf"):  # imported at its top, not used here
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["omegaconf"].OmegaConf = None
-    sys.modules["hydra"].main = lambda **_: lambda function: function
-    jax.tree_map = jax.tree.map  # since removed from JAX
-    path = Path(checkout) / "purejaxql" / "pqn_minatar.py"
-    module = types.ModuleType("purejaxql_pqn")
-    sys.modules["purejaxql_pqn"] = module
-    exec(compile(path.read_text(), path, "exec"), module.__dict__)  # noqa: S102
-    return module
 
 
 def build(work):
     """See `serve`."""
-    module = load(work["purejaxql"])
+    path = Path(work["purejaxql"]) / "purejaxql" / "pqn_minatar.py"
+    module = load(path, "wandb", "hydra", "omegaconf")
     config = {
         **{"TOTAL_TIMESTEPS": work["env_steps"], "TOTAL_TIMESTEPS_DECAY": work["decay_steps"]},
         **{"NUM_ENVS": work["num_envs"], "NUM_STEPS": work["rollout_length"]},

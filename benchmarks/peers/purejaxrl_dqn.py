@@ -1,13 +1,13 @@
-"""purejaxrl's DQN on the work of `against_peers.py`; for what it needs see `purejaxrl_file.py`."""
+"""purejaxrl's DQN on the work of `against_peers.py`; for what it needs see `peer_file.py`."""
 
 import jax
-from purejaxrl_file import load
+from peer_file import purejaxrl
 from serving import serve
 
 
 def build(work):
     """See `serve`."""
-    module = load(work["purejaxrl"])
+    module = purejaxrl(work["purejaxrl"])
     num_envs, num_seeds = work["num_envs"], work.get("num_seeds", 1)
     config = {
         "NUM_ENVS": num_envs,

@@ -31,9 +31,9 @@ def main():
     """Trains once."""
     work, clock, out = begin()
     import jax
-    from purejaxrl_file import load
+    from peer_file import purejaxrl
 
-    module = load(work["purejaxrl"])
+    module = purejaxrl(work["purejaxrl"])
     scan, imported = jax.lax.scan, clock.seconds()
 
     def split_scan(step, carry, xs, length=None):

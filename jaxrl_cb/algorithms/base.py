@@ -5,9 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
+from jaxrl_cb.checks import check_choice
 from jaxrl_cb.errors import ConfigTypeError, kind, shown
+from jaxrl_cb.ops.losses import LOSSES
+from jaxrl_cb.ops.targets import chosen
 from jaxrl_cb.types import Array, PyTree, Transition
 
 
@@ -120,3 +124,26 @@ class NetworkAlgorithm:
         if key is None or not getattr(self.network, "noisy", False):
             return self.network.apply(params, obs, *more)
         return self.network.apply(params, obs, *more, rngs={"noise": key})
+
+
+class ActionValues(NetworkAlgorithm):
+    """What those have in common that learn one value for each action, by its error.
+
+    Attributes:
+        loss_name: "squared" or "huber" (threshold 1); a field of what is made of this.
+    """
+
+    loss_name: str
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("loss", self.loss_name, LOSSES)
+
+    def q_values(self, params: PyTree, obs: Array, key: Array | None) -> Array:
+        return self.apply(params, obs, key=key)
+
+    def loss(
+        self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
+    ) -> tuple[Array, Array]:
+        error = chosen(self.apply(params, obs, key=key), action) - target
+        return LOSSES[self.loss_name](error), jnp.abs(error)

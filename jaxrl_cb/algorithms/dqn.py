@@ -3,18 +3,16 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from jaxrl_cb.algorithms.base import NetworkAlgorithm
-from jaxrl_cb.checks import check_bool, check_choice
-from jaxrl_cb.ops.losses import LOSSES
+from jaxrl_cb.algorithms.base import ActionValues
+from jaxrl_cb.checks import check_bool
 from jaxrl_cb.ops.munchausen import Munchausen
-from jaxrl_cb.ops.targets import chosen, double_target, max_target
+from jaxrl_cb.ops.targets import double_target, max_target
 from jaxrl_cb.types import Array, PyTree, Transition
 
 
 @dataclasses.dataclass(frozen=True)
-class DQN(NetworkAlgorithm):
+class DQN(ActionValues):
     """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016; Vieillard et al. 2020).
 
     Attributes:
@@ -31,10 +29,6 @@ class DQN(NetworkAlgorithm):
     def __post_init__(self):
         super().__post_init__()
         check_bool("double", self.double)
-        check_choice("loss", self.loss_name, LOSSES)
-
-    def q_values(self, params: PyTree, obs: Array, key: Array | None) -> Array:
-        return self.apply(params, obs, key=key)
 
     def target(
         self, params: PyTree, target_params: PyTree, transition: Transition, key: Array
@@ -49,9 +43,3 @@ class DQN(NetworkAlgorithm):
             return max_target(reward, discount, q_next)
         q_select = self.apply(params, transition.next_obs, key=jax.random.fold_in(key, 1))
         return double_target(reward, discount, q_next, q_select)
-
-    def loss(
-        self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
-    ) -> tuple[Array, Array]:
-        error = chosen(self.apply(params, obs, key=key), action) - target
-        return LOSSES[self.loss_name](error), jnp.abs(error)
