@@ -211,17 +211,17 @@ def test_the_gradient_is_that_of_finite_differences(name):
     rng = np.random.default_rng(0)
     obs, next_obs = rng.normal(size=(2, 4)).astype(np.float32)
     transition = Transition(obs, np.int32(1), np.float32(0.5), np.float32(0.9), next_obs)
-    params = algorithm.init(jax.random.key(0), obs)
+    params = jax.jit(algorithm.init)(jax.random.key(0), obs)
     key = jax.random.key(1)
     target = np.float32(1.5)  # of an online learner
     if hasattr(algorithm, "target"):
-        target = algorithm.target(params, params, transition, key)
+        target = jax.jit(algorithm.target)(params, params, transition, key)
 
     @jax.jit
     def loss(params):
         return algorithm.loss(params, obs, transition.action, target, key)[0]
 
-    gradient = jax.grad(loss)(params)
+    gradient = jax.jit(jax.grad(loss))(params)
     length = math.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
     assert length > 1e-3
 
