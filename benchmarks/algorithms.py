@@ -124,7 +124,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         **{"env": env, "algorithm": algorithm, "seeds": len(rows)},
         **(reached if task != NO_TASK else {}),
         "final_iqm": list(summarize(finals[:, None]).iqm),
-        "train_seconds": rows[0]["train_seconds"],
+        "train_seconds": rows[0].get("train_seconds"),  # none where the machine was shared
     }
 
 

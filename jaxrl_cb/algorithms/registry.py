@@ -21,7 +21,7 @@ class Variant:
 
     Attributes:
         build: ``build(make_network, settings) -> Algorithm``. ``make_network(num_outputs=None,
-            implicit=False)`` gives the network that was chosen, see `jaxrl_cb.networks.MLP`;
+            implicit=False)`` gives the network that was chosen, see `jaxrl_cb.networks.QNetwork`;
             `settings` is a `jaxrl_cb.config.AlgorithmConfig`.
         paper: where it comes from.
         settings: names in `settings` that it reads.

@@ -1,18 +1,16 @@
 """Convolutional Q-network for small images, such as MinAtar's."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrl_cb.networks.mlp import MLP
+from jaxrl_cb.networks.mlp import QNetwork
 from jaxrl_cb.types import Array
 
 KERNEL = 3
 """Rows and columns that a convolution looks at."""
 
 
-class CNN(nn.Module):
+class CNN(QNetwork):
     """A 3 x 3 convolution (no padding, stride 1), LayerNorm over its features, ReLU, and an MLP.
 
     With 16 features and 128 hidden units, the network of MinAtar (Young & Tian 2019); LayerNorm
@@ -20,30 +18,15 @@ class CNN(nn.Module):
     patches, several times faster on CPU than XLA's convolution of so few channels.
 
     Attributes:
-        num_actions: A.
-        hidden_sizes: width of each hidden layer behind the convolution.
-        layer_norm: whether LayerNorm follows the convolution and each hidden layer.
-        dueling: whether the head is split into value and advantage.
         conv_features: of the convolution.
-        compute_dtype: of the matrix products but the head's, see `MLP`.
-        num_outputs: see `MLP`.
-        implicit: see `MLP`.
-        noisy: whether the dense layers behind the convolution are noisy, see `MLP`.
     """
 
-    num_actions: int
     hidden_sizes: tuple[int, ...] = (128,)
-    layer_norm: bool = True
-    dueling: bool = False
     conv_features: int = 16
-    compute_dtype: str = "float32"
-    num_outputs: int | None = None
-    implicit: bool = False
-    noisy: bool = False
 
     @nn.compact
     def __call__(self, obs: Array, fractions: Array | None = None) -> Array:
-        """Maps one observation [rows, columns, channels] to action values, see `MLP`."""
+        """Maps one observation [rows, columns, channels] to action values, see `QNetwork`."""
         x = patches(obs.astype(jnp.float32))
         x = nn.Dense(
             self.conv_features,
@@ -52,38 +35,21 @@ class CNN(nn.Module):
             name="conv",
         )(x).astype(jnp.float32)
         x = nn.LayerNorm()(x) if self.layer_norm else x
-        return mlp_behind(self)(nn.relu(x), fractions)
+        return self.mlp()(nn.relu(x), fractions)
 
 
-class NatureCNN(nn.Module):
+class NatureCNN(QNetwork):
     """The network of Mnih et al. 2015 for images of some 84 x 84: three convolutions and an MLP.
 
     32 features of 8 x 8 (stride 4), 64 of 4 x 4 (2), 64 of 3 x 3 (1), then 512 hidden units, each
     followed by ReLU. Observations of dtype uint8 are divided by 255.
-
-    Attributes:
-        num_actions: A.
-        hidden_sizes: width of each hidden layer behind the convolutions.
-        layer_norm: whether LayerNorm follows each convolution (over its features) and hidden layer.
-        dueling: see `MLP`.
-        compute_dtype: see `MLP`.
-        num_outputs: see `MLP`.
-        implicit: see `MLP`.
-        noisy: whether the dense layers are noisy, see `MLP`.
     """
 
-    num_actions: int
     hidden_sizes: tuple[int, ...] = (512,)
-    layer_norm: bool = True
-    dueling: bool = False
-    compute_dtype: str = "float32"
-    num_outputs: int | None = None
-    implicit: bool = False
-    noisy: bool = False
 
     @nn.compact
     def __call__(self, obs: Array, fractions: Array | None = None) -> Array:
-        """Maps one observation [rows, columns, channels] to action values, see `MLP`."""
+        """Maps one observation [rows, columns, channels] to action values, see `QNetwork`."""
         x = obs.astype(jnp.float32)
         x = x / 255.0 if obs.dtype == jnp.uint8 else x
         for features, size, stride in NATURE:
@@ -96,26 +62,11 @@ class NatureCNN(nn.Module):
                 kernel_init=nn.initializers.he_uniform(),
             )(x).astype(jnp.float32)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
-        return mlp_behind(self)(x, fractions)
+        return self.mlp()(x, fractions)
 
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Features, size and stride of each convolution of `NatureCNN`."""
-
-
-def mlp_behind(network: Any) -> MLP:
-    """The MLP that a convolutional network ends in, a submodule named "mlp"."""
-    return MLP(
-        num_actions=network.num_actions,
-        hidden_sizes=network.hidden_sizes,
-        layer_norm=network.layer_norm,
-        dueling=network.dueling,
-        compute_dtype=network.compute_dtype,
-        num_outputs=network.num_outputs,
-        implicit=network.implicit,
-        noisy=network.noisy,
-        name="mlp",
-    )
 
 
 def patches(image: Array) -> Array:

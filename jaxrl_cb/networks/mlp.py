@@ -1,5 +1,6 @@
 """Fully connected Q-network and the heads that all networks end in."""
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -9,16 +10,16 @@ from jaxrl_cb.networks.layers import FractionEmbedding, NoisyDense
 from jaxrl_cb.types import Array
 
 
-class MLP(nn.Module):
-    """Hidden layers of dense, LayerNorm, ReLU, and a head of one value per action.
+class QNetwork(nn.Module):
+    """What every network of the library has, and the head that it ends in.
 
     LayerNorm is on by default: it steadies Q-learning (Gallici et al. 2024, PQN). The dueling head
     is ``V + A - mean(A)`` (Wang et al. 2016, eq. 9).
 
     Attributes:
         num_actions: A.
-        hidden_sizes: width of each hidden layer.
-        layer_norm: whether LayerNorm follows each hidden dense layer.
+        hidden_sizes: width of each fully connected hidden layer.
+        layer_norm: whether LayerNorm follows each hidden layer (of a convolution, over features).
         dueling: whether the head is split into value and advantage.
         compute_dtype: of the hidden layers' matrix products, "float32" or "bfloat16". Parameters,
             LayerNorm and the head are float32 in either case: bfloat16 cannot tell -100 from
@@ -26,7 +27,7 @@ class MLP(nn.Module):
         num_outputs: N, numbers for each action (atoms, quantiles); None is one, without an axis.
         implicit: whether it takes K quantile fractions beside the observation, whose embedding
             multiplies what goes into the last hidden layer (Dabney et al. 2018, IQN).
-        noisy: whether all dense layers are `NoisyDense`.
+        noisy: whether all fully connected layers are `NoisyDense`.
     """
 
     num_actions: int
@@ -37,6 +38,15 @@ class MLP(nn.Module):
     num_outputs: int | None = None
     implicit: bool = False
     noisy: bool = False
+
+    def mlp(self) -> "MLP":
+        """The fully connected part behind a convolution, a submodule named "mlp"."""
+        fields = {field.name for field in dataclasses.fields(QNetwork)} - {"parent", "name"}
+        return MLP(**{name: getattr(self, name) for name in fields}, name="mlp")
+
+
+class MLP(QNetwork):
+    """Hidden layers of dense, LayerNorm, ReLU, and a head of one value per action."""
 
     @nn.compact
     def __call__(self, obs: Array, fractions: Array | None = None) -> Array:

@@ -1,0 +1,81 @@
+"""The table of README: what every algorithm reaches, from the results of `algorithms.py`.
+
+    python benchmarks/algorithms_table.py            # of all benchmarks/results/algorithms_*.json
+    python benchmarks/algorithms_table.py some.json
+
+A cell of a task that has a return to reach: seeds by which it was confirmed within the steps that
+the task allows, environment steps to it (median), and the IQM of the last policies with its 95 %
+stratified bootstrap interval. Of a MinAtar game: the environment steps and that IQM.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from algorithms import NO_TASK, TASKS, summary
+
+from jaxrl_cb.algorithms import VARIANTS
+
+RESULTS = Path(__file__).parent / "results"
+CLASSIC = [env for env, task in TASKS.items() if task != NO_TASK]
+
+
+def rows_of(paths: list[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Rows of all files, by environment and algorithm.
+
+    Raises:
+        SystemExit: two files have the same seed of the same algorithm.
+    """
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in paths:
+        for row in json.loads(path.read_text())["rows"]:
+            own = found.setdefault((row["env"], row["algorithm"]), [])
+            if row["seed"] in {other["seed"] for other in own}:
+                sys.exit(f"{path}: seed {row['seed']} of {row['algorithm']} is there twice")
+            own.append(row)
+    return found
+
+
+def cell(rows: list[dict[str, Any]]) -> str:
+    """What the seeds of an algorithm reach in an environment."""
+    found = summary(rows)
+    low, iqm, high = (f"{value:.1f}".removesuffix(".0") for value in found["final_iqm"])
+    text = f"{iqm} [{low}, {high}]"
+    if "score" not in found:
+        return f"{rows[0]['env_step'] / 1e6:.1f} M: {text}, {len(rows)} seeds"
+    median = found["confirmed_env_step_median"]
+    steps = "never" if median is None else f"{np.round(median / 1_000, 1):g} k"
+    return f"{found['confirmed_within']} of {len(rows)}, {steps}; {text}"
+
+
+def table(rows: dict[tuple[str, str], list[dict[str, Any]]], envs: list[str]) -> list[str]:
+    """Lines of a table with a row for each algorithm that ran in one of the environments."""
+    heads = [
+        env if TASKS[env] == NO_TASK else f"{env}: {TASKS[env].score:g} by {TASKS[env].within:,}"
+        for env in envs
+    ]
+    lines = [f"| {' | '.join(['', *heads])} |", "|---" * (len(envs) + 1) + "|"]
+    for name in VARIANTS:
+        cells = [cell(rows[env, name]) if (env, name) in rows else "" for env in envs]
+        if any(cells):
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("paths", nargs="*", type=Path, metavar="RESULTS")
+    paths = parser.parse_args().paths or sorted(RESULTS.glob("algorithms_*.json"))
+    rows = rows_of(paths)
+    ran = {env for env, _ in rows}
+    print("\n".join(table(rows, [env for env in CLASSIC if env in ran])))
+    print()
+    print("\n".join(table(rows, [env for env in TASKS if env in ran and env not in CLASSIC])))
+
+
+if __name__ == "__main__":
+    main()
