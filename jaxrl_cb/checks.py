@@ -128,6 +128,17 @@ def check_callable(name: str, value: Any, argument: str) -> None:
         pass
 
 
+def check_new_name(of: str, name: Any, value: Any, fits: bool, expected: str, own: Any) -> None:
+    """Checks what is registered under a name, which is not to be one in `own`."""
+    if not isinstance(name, str) or not fits:
+        wrong = value if isinstance(name, str) else name
+        raise ConfigTypeError(
+            f"register got {shown(wrong)}, {kind(wrong)}; expected a name and {expected}"
+        )
+    if name in own:
+        raise ConfigError(f"{of} {name!r} is the library's own; choose another name")
+
+
 def check_multiple(name: str, value: int, of: int, what: str) -> None:
     """Checks that a setting is a multiple; the message names the two nearest that are."""
     if value % of:

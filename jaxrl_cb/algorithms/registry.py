@@ -10,8 +10,7 @@ from jaxrl_cb.algorithms.dqn import DQN
 from jaxrl_cb.algorithms.iqn import IQN
 from jaxrl_cb.algorithms.pqn import PQN
 from jaxrl_cb.algorithms.qr_dqn import QRDQN
-from jaxrl_cb.checks import check_choice
-from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
+from jaxrl_cb.checks import check_choice, check_new_name
 from jaxrl_cb.ops.munchausen import Munchausen
 
 
@@ -129,13 +128,7 @@ def register(name: str, variant: Variant) -> None:
     Raises:
         ConfigError: the name is the library's own.
     """
-    if not isinstance(name, str) or not isinstance(variant, Variant):
-        wrong = variant if isinstance(name, str) else name
-        raise ConfigTypeError(
-            f"register got {shown(wrong)}, {kind(wrong)}; expected a name and a Variant"
-        )
-    if name in OWN:
-        raise ConfigError(f"algorithm {name!r} is the library's own; choose another name")
+    check_new_name("algorithm", name, variant, isinstance(variant, Variant), "a Variant", OWN)
     VARIANTS[name] = variant
 
 

@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
+from jaxrl_cb.checks import check_new_name
+from jaxrl_cb.errors import ConfigError
 from jaxrl_cb.networks.cnn import CNN, NatureCNN
 from jaxrl_cb.networks.mlp import MLP
 
@@ -34,13 +35,7 @@ def register(name: str, make: Callable[..., Any]) -> None:
     Raises:
         ConfigError: the name is the library's own.
     """
-    if not isinstance(name, str) or not callable(make):
-        wrong = make if isinstance(name, str) else name
-        raise ConfigTypeError(
-            f"register got {shown(wrong)}, {kind(wrong)}; expected a name and a flax module's class"
-        )
-    if name in OWN:
-        raise ConfigError(f"network {name!r} is the library's own; choose another name")
+    check_new_name("network", name, make, callable(make), "a flax module's class", OWN)
     NETWORKS[name] = make
 
 
