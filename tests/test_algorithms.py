@@ -287,10 +287,10 @@ def test_algorithms_have_settings_of_their_own():
     with pytest.raises(ConfigError, match=r"double=False .* 'm_iqn'"):
         resolve("CartPole-v1", "m_iqn", {"double": False})
     for name in NAMES:
-        config = resolve("Acrobot-v1", name, {})
-        assert resolve("Acrobot-v1", name, config.flat()) == config
+        config = resolve("CartPole-v1", name, {})
+        assert resolve("CartPole-v1", name, config.flat()) == config
         assert set(config.flat()) == settings_of(name)
-        usual = 3 if "n_step" in VARIANTS[name].defaults else 10  # of DQN's preset
+        usual = 3 if "n_step" in VARIANTS[name].defaults else 5  # of DQN's preset
         assert name == "pqn" or config.replay.n_step == usual
     assert set(VARIANTS["dqn"].settings) <= {f for f in AlgorithmConfig.__dataclass_fields__}
 
