@@ -20,7 +20,11 @@ from algorithms import NO_TASK, TASKS, summary
 from jaxrl_cb.algorithms import VARIANTS
 
 RESULTS = Path(__file__).parent / "results"
-CLASSIC = [env for env, task in TASKS.items() if task != NO_TASK]
+
+
+def paths() -> list[Path]:
+    """Of all results that are kept."""
+    return sorted(RESULTS.glob("algorithms_*.json"))
 
 
 def rows_of(paths: list[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -65,16 +69,22 @@ def table(rows: dict[tuple[str, str], list[dict[str, Any]]], envs: list[str]) ->
     return lines
 
 
+def groups(rows: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[str]]:
+    """Environments that share a table: those with a return to reach, and MinAtar's games."""
+    ran = {env for env, _ in rows}
+    both = [
+        [env for env, task in TASKS.items() if env in ran and (task == NO_TASK) is game]
+        for game in (False, True)
+    ]
+    return [envs for envs in both if envs]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paths", nargs="*", type=Path, metavar="RESULTS")
-    paths = parser.parse_args().paths or sorted(RESULTS.glob("algorithms_*.json"))
-    rows = rows_of(paths)
-    ran = {env for env, _ in rows}
-    print("\n".join(table(rows, [env for env in CLASSIC if env in ran])))
-    print()
-    print("\n".join(table(rows, [env for env in TASKS if env in ran and env not in CLASSIC])))
+    rows = rows_of(parser.parse_args().paths or paths())
+    print("\n\n".join("\n".join(table(rows, envs)) for envs in groups(rows)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import accelerator  # noqa: E402
 import against_peers  # noqa: E402
+import algorithms_table  # noqa: E402
 import time_to_solve  # noqa: E402
 
 
@@ -66,6 +67,27 @@ def test_every_step_on_an_accelerator_is_given_what_its_script_takes():
             text = (BENCHMARKS / script).read_text()
             missing = [w for w in words if w.startswith("--") and f'"{w}"' not in text]
             assert not missing, script
+
+
+def test_the_table_of_the_readme_is_that_of_the_results():
+    rows = algorithms_table.rows_of(algorithms_table.paths())
+    readme = (BENCHMARKS.parent / "README.md").read_text().splitlines()
+    for envs in algorithms_table.groups(rows):
+        lines = algorithms_table.table(rows, envs)
+        assert [line for line in lines if line not in readme] == []
+
+
+def test_a_cell_counts_seeds_steps_and_the_middle_half():
+    """Of eight seeds two were not confirmed in time, and two at each end are cut from the mean."""
+    steps = [9_600, 9_600, 9_600, 12_800, 12_800, 12_800, 51_200, None]
+    finals = [500, 480, 470, 490, 500, 500, 460, 9]
+    row = {"env": "CartPole-v1", "algorithm": "dqn", "env_step": 102_400}
+    rows = [
+        row | {"seed": seed, "confirmed_env_step": step, "final": final}
+        for seed, (step, final) in enumerate(zip(steps, finals, strict=True))
+    ]
+    text = algorithms_table.cell(rows)
+    assert text.startswith("6 of 8, 12.8 k; 485 [")  # of 470, 480, 490 and 500
 
 
 class Other(against_peers.Contender):
