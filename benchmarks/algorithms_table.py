@@ -4,8 +4,9 @@
     python benchmarks/algorithms_table.py some.json
 
 A cell of a task that has a return to reach: seeds by which it was confirmed within the steps that
-the task allows, environment steps to it (median), and the IQM of the last policies with its 95 %
-stratified bootstrap interval. Of a MinAtar game: the environment steps and that IQM.
+the task allows, and whose last policies still reach it; environment steps to it (median), and the
+IQM of the last policies with its 95 % stratified bootstrap interval. Of a MinAtar game: the
+environment steps and that IQM.
 """
 
 import argparse
@@ -52,7 +53,8 @@ def cell(rows: list[dict[str, Any]]) -> str:
         return f"{rows[0]['env_step'] / 1e6:.1f} M: {text}, {len(rows)} seeds"
     median = found["confirmed_env_step_median"]
     steps = "never" if median is None else f"{np.round(median / 1_000, 1):g} k"
-    return f"{found['confirmed_within']} of {len(rows)}, {steps}; {text}"
+    reached = f"{found['confirmed_within']} and {found['final_reaches']} of {len(rows)}"
+    return f"{reached}, {steps}; {text}"
 
 
 def table(rows: dict[tuple[str, str], list[dict[str, Any]]], envs: list[str]) -> list[str]:

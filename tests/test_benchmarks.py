@@ -87,7 +87,7 @@ def test_a_cell_counts_seeds_steps_and_the_middle_half():
         for seed, (step, final) in enumerate(zip(steps, finals, strict=True))
     ]
     text = algorithms_table.cell(rows)
-    assert text.startswith("6 of 8, 12.8 k; 485 [")  # of 470, 480, 490 and 500
+    assert text.startswith("6 and 5 of 8, 12.8 k; 485 [")  # of 470, 480, 490 and 500
 
 
 class Other(against_peers.Contender):
