@@ -26,7 +26,7 @@ class CNN(QNetwork):
 
     @nn.compact
     def __call__(self, obs: Array, fractions: Array | None = None) -> Array:
-        """Maps one observation [rows, columns, channels] to action values, see `QNetwork`."""
+        """Maps one observation [rows, columns, channels] to action values, see `MLP.__call__`."""
         x = patches(obs.astype(jnp.float32))
         x = nn.Dense(
             self.conv_features,
@@ -49,7 +49,7 @@ class NatureCNN(QNetwork):
 
     @nn.compact
     def __call__(self, obs: Array, fractions: Array | None = None) -> Array:
-        """Maps one observation [rows, columns, channels] to action values, see `QNetwork`."""
+        """Maps one observation [rows, columns, channels] to action values, see `MLP.__call__`."""
         x = obs.astype(jnp.float32)
         x = x / 255.0 if obs.dtype == jnp.uint8 else x
         for features, size, stride in NATURE:

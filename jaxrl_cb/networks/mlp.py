@@ -11,7 +11,7 @@ from jaxrl_cb.types import Array
 
 
 class QNetwork(nn.Module):
-    """What every network of the library has, and the head that it ends in.
+    """What every network of the library has, and the MLP that a convolutional one ends in.
 
     LayerNorm is on by default: it steadies Q-learning (Gallici et al. 2024, PQN). The dueling head
     is ``V + A - mean(A)`` (Wang et al. 2016, eq. 9).
