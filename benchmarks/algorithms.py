@@ -3,8 +3,9 @@
 All seeds of an algorithm are trained together (or as many as `--together` says), without a stop,
 from the environment's preset. At the first test that reaches the return, and on 100 fresh episodes
 as well, a callback notes the environment steps; MinAtar's games have no such return. In the end the
-last policy of each seed plays 100 fresh episodes. What was killed goes on with the same command
-(its run folders lie in `--runs`).
+last policy of each seed plays 100 fresh episodes, with `--gymnasium 100` as many in Gymnasium's
+environment of the same name too. What was killed goes on with the same command (its run folders
+lie in `--runs`), and what has ended is not trained again.
 
     python benchmarks/algorithms.py CartPole-v1 --algorithms dqn c51 --seeds 30 \\
         --json benchmarks/results/algorithms_CartPole-v1.json
@@ -22,6 +23,7 @@ import numpy as np
 import jaxrl_cb
 from jaxrl_cb.algorithms import VARIANTS
 from jaxrl_cb.config import resolve
+from jaxrl_cb.gymnasium_play import play_gymnasium
 from jaxrl_cb.machine import prepare
 from jaxrl_cb.scores import summarize
 from jaxrl_cb.trainer import EpochStopCallbackConfirmedRewardThreshold, TrainerCallbacks
@@ -42,7 +44,7 @@ class Task(NamedTuple):
     until: int
 
 
-NO_TASK = Task(math.inf, 0, 0)  # no return counts as reached
+NO_TASK = Task(math.inf, 0, 10_000_000)  # no return counts as reached
 
 TASKS = {
     "CartPole-v1": Task(475.0, 50_000, 100_000),
@@ -90,16 +92,26 @@ def rows_of(
     finals, each = np.atleast_1d(means).tolist(), result.seconds["train"] / count
     copies = result.callbacks if count > 1 else [result.callbacks]
     at = [_note(copy).at if notes else None for copy in copies]
+    real = _in_gymnasium(result.policy, env, seeds, arguments.gymnasium)
     return [
         {
             **{"env": env, "algorithm": algorithm, "seed": seeds[index]},
             "confirmed_env_step": at[index],
             "final": finals[index],
+            **({"gymnasium": real[index]} if real else {}),
             "env_step": int(np.atleast_1d(result.env_step)[index]),
             "train_seconds": round(each, 2),
             "curve": [round(float(record.mean[index]), 2) for record in result.history],
         }
         for index in range(count)
+    ]
+
+
+def _in_gymnasium(policy: Any, env: str, seeds: range, episodes: int) -> list[float]:
+    """Mean return of each seed's policy, which starts from places of its own."""
+    return [
+        float(play_gymnasium(policy[i], env, episodes=episodes, seed=1_000 * seed).mean())
+        for i, seed in enumerate(seeds if episodes else ())
     ]
 
 
@@ -120,6 +132,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "confirmed_env_step_median": None if middle >= never // 2 else middle,
         "final_reaches": int((finals >= task.score).sum()),
     }
+    real = [row["gymnasium"] for row in rows if "gymnasium" in row]
+    if real:
+        reached["gymnasium_reaches"] = sum(mean >= task.score for mean in real)
     return {
         **{"env": env, "algorithm": algorithm, "seeds": len(rows)},
         **(reached if task != NO_TASK else {}),
@@ -137,6 +152,7 @@ def main() -> None:
     parser.add_argument("--together", type=int, help="seeds of one run; all if left out")
     parser.add_argument("--first-seed", type=int, default=1_000)
     parser.add_argument("--runs", type=Path, default=Path("runs/algorithms"))
+    parser.add_argument("--gymnasium", type=int, default=0, help="episodes there; 0 is none")
     parser.add_argument("--settings", type=json.loads, default={})
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     arguments = parser.parse_args()

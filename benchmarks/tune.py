@@ -76,8 +76,8 @@ MINATAR = {
 ONLINE = {
     "num_envs": [8, 16, 32],
     "rollout_length": [8, 16, 32, 64],
-    "num_minibatches": [2, 4, 8, 16],
-    "update_epochs": [1, 2, 4, 8],
+    "num_minibatches": [2, 4, 8, 16, 32],
+    "update_epochs": [1, 2, 4, 8, 16],
     "td_lambda": [0.5, 0.65, 0.8, 0.9, 0.95],
     "learning_rate": [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3],
     "learning_rate_schedule": ["linear", "constant"],

@@ -844,10 +844,17 @@ MUTANTS = [
     ),
     Mutant(
         "all samples of a minibatch have the same quantile fractions",
-        "algorithms/base.py",
-        "return jax.random.fold_in(key, lax.axis_index(SAMPLE_AXIS))",
-        "return jax.random.fold_in(key, 0 * lax.axis_index(SAMPLE_AXIS))",
+        "ops/mapped.py",
+        "return jax.random.fold_in(key, lax.axis_index(axis))",
+        "return jax.random.fold_in(key, 0 * lax.axis_index(axis))",
         "test_algorithms.py fractions",
+    ),
+    Mutant(
+        "all environments have the same noise",
+        "algorithms/base.py",
+        "own_key(key, ENVIRONMENT_AXIS)",
+        "key",
+        "test_algorithms.py environments_have_noise",
     ),
     Mutant(
         "tests are played with noise",

@@ -28,6 +28,7 @@ from jaxrl_cb.algorithms import (
     Variant,
     register,
 )
+from jaxrl_cb.algorithms.base import batched_q
 from jaxrl_cb.algorithms.registry import OWN
 from jaxrl_cb.config import AlgorithmConfig, common_settings, resolve, settings_of
 from jaxrl_cb.envs import make
@@ -432,6 +433,18 @@ def test_noise_is_drawn_with_a_key_and_the_mean_is_taken_without():
     np.testing.assert_allclose(quiet, mean, rtol=1e-6)
 
 
+def test_environments_have_noise_of_their_own_and_samples_share_it():
+    algorithm = DQN(MLP(2, (8,), noisy=True))
+    obs, key = np.ones((3, 4), np.float32), jax.random.key(0)
+    params = algorithm.init(key, obs[0])
+    found = np.asarray(batched_q(algorithm, params)(obs, key))
+    assert (found[0] != found[1]).all()
+    assert (found[1] != found[2]).all()
+    samples = jax.vmap(algorithm.q_values, (None, 0, None), axis_name="samples")
+    shared = np.asarray(samples(params, obs, key))
+    np.testing.assert_array_equal(shared, shared[:1].repeat(3, axis=0))
+
+
 def without_noise(params):
     def leaf(path, x):
         return 0 * x if "sigma" in path[-1].key else x
@@ -460,7 +473,8 @@ def test_tests_are_played_without_noise():
     assert jaxrl_cb.evaluate(policy, env, 8) == jaxrl_cb.evaluate(quiet, env, 8)
 
 
-def test_a_noisy_layer_is_its_equation():
+@pytest.mark.parametrize("axis", ["samples", "environments"])
+def test_a_noisy_layer_is_its_equation(axis):
     """The deviation of an output is that of a sum of products of independent noises.
 
     With f(e) = sign(e) sqrt(|e|), E f^2 = E|e| = sqrt(2 / pi) = m, so that the variance of
@@ -471,7 +485,8 @@ def test_a_noisy_layer_is_its_equation():
     layer, x = NoisyDense(2), np.array([1.0, -2.0, 0.5], np.float32)
     params = layer.init(jax.random.key(0), x)
     keys = jax.random.split(jax.random.key(1), 20_000)
-    drawn = jax.jit(jax.vmap(lambda key: layer.apply(params, x, rngs={"noise": key})))(keys)
+    noisy = jax.vmap(lambda key: layer.apply(params, x, rngs={"noise": key}), axis_name=axis)
+    drawn = jax.jit(noisy)(keys)
     mean = layer.apply(params, x)
     m, sigma = math.sqrt(2 / math.pi), 0.5 / math.sqrt(3)
     variance = m * (m * sigma**2 * float((x**2).sum()) + sigma**2)

@@ -226,11 +226,14 @@ def test_algorithms_are_run_to_their_end_and_go_on(tmp_path):
     arguments += ["--runs", str(tmp_path / "runs"), "--settings", json.dumps(settings)]
     _, found = run(tmp_path, "algorithms.py", *arguments)
     assert [(row["seed"], row["env_step"]) for row in found["rows"]] == [(1000, 640), (1001, 640)]
-    _, again = run(tmp_path, "algorithms.py", *arguments)  # of runs that have ended
+    again = run(tmp_path, "algorithms.py", *arguments, "--gymnasium", "3")[1]  # of ended runs
     same = ("final", "confirmed_env_step")
     assert [[r[n] for n in same] for r in again["rows"]] == [
         [r[n] for n in same] for r in found["rows"]
     ]
+    real = [row["gymnasium"] for row in again["rows"]]
+    assert all(8 <= mean <= 500 for mean in real)  # steps of an episode
+    assert again["summaries"][0]["gymnasium_reaches"] == (real[0] >= 475) + (real[1] >= 475)
 
 
 def test_a_return_that_was_never_confirmed_counts_as_infinitely_late():

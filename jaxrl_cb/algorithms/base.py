@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxrl_cb.checks import check_choice
 from jaxrl_cb.errors import ConfigTypeError, kind, shown
 from jaxrl_cb.ops.losses import LOSSES
+from jaxrl_cb.ops.mapped import ENVIRONMENT_AXIS, own_key
 from jaxrl_cb.ops.targets import chosen
 from jaxrl_cb.types import Array, PyTree, Transition
 
@@ -69,22 +69,18 @@ def joined(learned: PyTree, rest: PyTree) -> PyTree:
     return {"params": learned, **rest} if rest else learned
 
 
-SAMPLE_AXIS = "samples"
-"""Name of the axis that the learner maps the methods over, where it is more than one sample."""
-
-
-def key_of_sample(key: Array) -> Array:
-    """A key of one's own for each sample of a minibatch, given the one that they share."""
-    try:
-        return jax.random.fold_in(key, lax.axis_index(SAMPLE_AXIS))
-    except NameError:  # a sample by itself
-        return key
-
-
 def batched_q(algorithm: Algorithm, params: PyTree) -> Callable[[Array, Array | None], Array]:
-    """The action values of a batch: ``q(obs [B, *obs], key) -> [B, A]``."""
-    q_values = jax.vmap(algorithm.q_values, in_axes=(None, 0, None), axis_name=SAMPLE_AXIS)
-    return lambda obs, key: q_values(params, obs, key)
+    """The action values in each environment: ``q(obs [E, *obs], key) -> [E, A]``.
+
+    What is random about them is drawn in each by itself, so that environments that are acted in at
+    once explore differently, though they share parameters.
+    """
+
+    def q_values(obs: Array, key: Array | None) -> Array:
+        own = None if key is None else own_key(key, ENVIRONMENT_AXIS)
+        return algorithm.q_values(params, obs, own)
+
+    return jax.vmap(q_values, in_axes=(0, None), axis_name=ENVIRONMENT_AXIS)
 
 
 def greedy_q(algorithm: Algorithm, params: PyTree) -> Callable[[Array, Any], Array]:

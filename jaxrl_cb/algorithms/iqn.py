@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxrl_cb.algorithms.base import NetworkAlgorithm, key_of_sample
+from jaxrl_cb.algorithms.base import NetworkAlgorithm
 from jaxrl_cb.checks import check_bool, check_int
 from jaxrl_cb.ops.distributions import chosen_row, midpoints, quantile_huber
+from jaxrl_cb.ops.mapped import SAMPLE_AXIS, own_key
 from jaxrl_cb.ops.munchausen import Munchausen
 from jaxrl_cb.types import Array, PyTree, Transition
 
@@ -73,4 +74,4 @@ class IQN(NetworkAlgorithm):
         return jnp.mean(self.apply(params, obs, fractions, key=key), axis=1)
 
     def _drawn(self, key: Array, count: int) -> Array:
-        return jax.random.uniform(key_of_sample(key), (count,))
+        return jax.random.uniform(own_key(key, SAMPLE_AXIS), (count,))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrl_cb.algorithms.base import SAMPLE_AXIS, batched_q, observe
+from jaxrl_cb.algorithms.base import batched_q, observe
 from jaxrl_cb.checks import check_float, check_int, check_kind
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, kind, shown
 from jaxrl_cb.learners.acting import act, act_shape
@@ -17,6 +17,7 @@ from jaxrl_cb.learners.base import Learner, Size
 from jaxrl_cb.learners.online_config import OnlineConfig
 from jaxrl_cb.ops.counters import NEVER, divisors
 from jaxrl_cb.ops.finite import index_if_nonfinite
+from jaxrl_cb.ops.mapped import SAMPLE_AXIS
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.ops.returns import lambda_returns
 from jaxrl_cb.ops.segments import advance

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxrl_cb.algorithms.base import SAMPLE_AXIS, batched_q, joined, observe, split
+from jaxrl_cb.algorithms.base import batched_q, joined, observe, split
 from jaxrl_cb.buffers import PrioritizedRing, ReplayRing, Surprises
 from jaxrl_cb.checks import check_kind
 from jaxrl_cb.learners.acting import act, act_shape
@@ -19,6 +19,7 @@ from jaxrl_cb.learners.base import Learner, Size
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
 from jaxrl_cb.ops.counters import NEVER, divisors, take_credit, updates_after
 from jaxrl_cb.ops.finite import index_if_nonfinite
+from jaxrl_cb.ops.mapped import SAMPLE_AXIS
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.ops.segments import advance, segment, value_at
 from jaxrl_cb.types import (

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrl_cb.ops.mapped import ENVIRONMENT_AXIS, is_mapped
 from jaxrl_cb.types import Array
 
 NOISE = "noise"
@@ -16,9 +17,10 @@ NOISE = "noise"
 class NoisyDense(nn.Module):
     """A dense layer whose weights have learned, factorised Gaussian noise (Fortunato et al. 2018).
 
-    ``y = W x + b + f(e_out) * (S (f(e_in) * x) + s)`` with ``f(e) = sign(e) sqrt(|e|)`` (eq. 10 and
-    11), which makes no matrix of weights for each sample. Without random numbers named `NOISE`,
-    as in tests, it is ``W x + b``.
+    ``y = (W + S * (f_out f_in^T)) x + b + s * f_out`` with ``f = sign(e) sqrt(|e|)`` (eq. 10 and
+    11). Samples of a minibatch share their noise, and so these weights. Environments have noise of
+    their own, ``f_out * (S (f_in * x))``, which makes no matrix of weights for each. Without
+    random numbers named `NOISE`, as in tests, it is ``W x + b``.
 
     Attributes:
         features: outputs.
@@ -47,14 +49,16 @@ class NoisyDense(nn.Module):
         kernel_sigma = self.param("kernel_sigma", deviation, (inputs, self.features))
         bias_sigma = self.param("bias_sigma", deviation, (self.features,))
         dtype = jnp.dtype(self.dtype)
-        x, kernel, kernel_sigma = (value.astype(dtype) for value in (x, kernel, kernel_sigma))
-        y = (x @ kernel).astype(jnp.float32) + _wide(bias, x)
+        x = x.astype(dtype)
         if not self.has_rng(NOISE):
-            return y
+            return _product(x, kernel, bias)
         key_in, key_out = jax.random.split(self.make_rng(NOISE))
         noise_in, noise_out = _noise(key_in, inputs), _noise(key_out, self.features)
-        scaled = (x * _wide(noise_in.astype(dtype), x)) @ kernel_sigma
-        return y + _wide(noise_out, x) * (scaled.astype(jnp.float32) + _wide(bias_sigma, x))
+        if not is_mapped(ENVIRONMENT_AXIS):
+            kernel = kernel + kernel_sigma * noise_in[:, None] * noise_out[None, :]
+            return _product(x, kernel, bias + bias_sigma * noise_out)
+        noise = _product(x * _wide(noise_in.astype(dtype), x), kernel_sigma, bias_sigma)
+        return _product(x, kernel, bias) + _wide(noise_out, x) * noise
 
 
 class FractionEmbedding(nn.Module):
@@ -74,6 +78,11 @@ class FractionEmbedding(nn.Module):
         frequencies = math.pi * jnp.arange(self.num_cosines, dtype=jnp.float32)
         cosines = jnp.cos(fractions[:, None] * frequencies[None, :])
         return nn.relu(nn.Dense(self.features, name="embedding")(cosines))
+
+
+def _product(x: Array, kernel: Array, bias: Array) -> Array:
+    """``x @ kernel + bias``, float32; the product is of the dtype of x."""
+    return (x @ kernel.astype(x.dtype)).astype(jnp.float32) + _wide(bias, x)
 
 
 def _noise(key: Array, size: int) -> Array:
