@@ -2,8 +2,8 @@
 
 A trial draws settings from the space below, at first at random, then near the best ones, and
 trains on a few seeds, each until its confirmed stop or the end of the budget. Its cost is the mean
-number of environment steps to the stop, twice the budget where there was none; where the
-environment has no threshold, minus the mean return of the last three tests. A trial that is already
+number of environment steps to the stop, twice the budget minus the best test's return where there
+was none; where the environment has no threshold, minus the mean return of the last three tests. A trial that is already
 hopeless on its first seeds is cut short. Presets are chosen from the record and then checked on
 other seeds (`solve.py`).
 
@@ -146,7 +146,8 @@ def run(env: str, algorithm: str, settings: dict, seed: int, threshold: float | 
     )
     last = float(np.mean([record.mean[0] for record in result.history[-3:]]))
     budget = settings["epoch_num_steps"] * settings["max_epochs"]
-    cost = (result.env_step if result.stopped else 2 * budget) if has_threshold else -last
+    missed = 2 * budget - result.best_score
+    cost = (result.env_step if result.stopped else missed) if has_threshold else -last
     return {
         "seed": seed,
         "stopped": result.stopped,
