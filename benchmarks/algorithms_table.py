@@ -4,9 +4,9 @@
     python benchmarks/algorithms_table.py some.json
 
 A cell of a task that has a return to reach: seeds by which it was confirmed within the steps that
-the task allows, and whose last policies still reach it; environment steps to it (median), and the
-IQM of the last policies with its 95 % stratified bootstrap interval. Of a MinAtar game: the
-environment steps and that IQM.
+the task allows, and whose last policies still reach it (in Gymnasium too); environment steps to it
+(median), and the IQM of the last policies with its 95 % stratified bootstrap interval. Of a MinAtar
+game: the environment steps and that IQM.
 """
 
 import argparse
@@ -54,6 +54,8 @@ def cell(rows: list[dict[str, Any]]) -> str:
     median = found["confirmed_env_step_median"]
     steps = "never" if median is None else f"{np.round(median / 1_000, 1):g} k"
     reached = f"{found['confirmed_within']} and {found['final_reaches']} of {len(rows)}"
+    if "gymnasium_reaches" in found:
+        reached += f" ({found['gymnasium_reaches']} in Gymnasium)"
     return f"{reached}, {steps}; {text}"
 
 

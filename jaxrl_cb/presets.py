@@ -95,6 +95,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_decay_steps": 10_000,
     },
     ("Acrobot-v1", "munchausen_dqn"): {"n_step": 3},
+    ("Acrobot-v1", "noisy_dqn"): {"learning_rate": 1e-3},
     ("Acrobot-v1", "c51"): {"v_min": -50.0, "v_max": 0.0},
     ("MountainCar-v0", "dqn"): {
         "num_envs": 64,
@@ -110,12 +111,13 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "double": False,
         "tau": 1.0,
         "target_update_period": 25,
-        "learning_rate": 2e-3,
+        "learning_rate": 1.4e-3,
         "learning_rate_schedule": "linear",
         "hidden_sizes": (64, 64),
         "epsilon_final": 0.02,
-        "epsilon_decay_steps": 10_000,
+        "epsilon_decay_steps": 20_000,
     },
+    ("MountainCar-v0", "munchausen_dqn"): {"learning_rate": 2e-3, "epsilon_decay_steps": 10_000},
     ("MountainCar-v0", "c51"): {"v_min": -50.0, "v_max": 0.0},
     ("FrozenLake-misc", "dqn"): {
         "num_envs": 16,
