@@ -3,9 +3,9 @@
 A trial draws settings from the space below, at first at random, then near the best ones, and
 trains on a few seeds, each until its confirmed stop or the end of the budget. Its cost is the mean
 number of environment steps to the stop, twice the budget minus the best test's return where there
-was none; where the environment has no threshold, minus the mean return of the last three tests. A trial that is already
-hopeless on its first seeds is cut short. Presets are chosen from the record and then checked on
-other seeds (`solve.py`).
+was none; where the environment has no threshold, minus the mean return of the last three tests. A
+trial that is already hopeless on its first seeds is cut short. Presets are chosen from the record
+and then checked on other seeds (`solve.py`).
 
     python benchmarks/tune.py Acrobot-v1 --trials 40 --seeds 100 101 102
     python benchmarks/tune.py Acrobot-v1 --algorithm pqn --threshold -85
