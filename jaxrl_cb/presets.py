@@ -100,7 +100,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("MountainCar-v0", "dqn"): {
         "num_envs": 64,
         "epoch_num_steps": 3_200,
-        "max_epochs": 40,
+        "max_epochs": 60,
         "num_test_episodes": 100,
         "batch_size": 256,
         "buffer_size": 128_000,
@@ -111,13 +111,17 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "double": False,
         "tau": 1.0,
         "target_update_period": 25,
-        "learning_rate": 1.4e-3,
+        "learning_rate": 1e-3,
         "learning_rate_schedule": "linear",
         "hidden_sizes": (64, 64),
         "epsilon_final": 0.02,
         "epsilon_decay_steps": 20_000,
     },
-    ("MountainCar-v0", "munchausen_dqn"): {"learning_rate": 2e-3, "epsilon_decay_steps": 10_000},
+    ("MountainCar-v0", "munchausen_dqn"): {
+        "max_epochs": 40,
+        "learning_rate": 2e-3,
+        "epsilon_decay_steps": 10_000,
+    },
     ("MountainCar-v0", "c51"): {"v_min": -50.0, "v_max": 0.0},
     ("FrozenLake-misc", "dqn"): {
         "num_envs": 16,

@@ -146,7 +146,7 @@ def small_settings(draw):
 finished = []
 
 
-@settings(STABLE, max_examples=10)
+@settings(STABLE, max_examples=6)
 @given(named=small_settings())
 def check_small_run(named):
     try:

@@ -15,7 +15,7 @@ def campaign(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_run_that_is_killed_again_and_again_becomes_the_same(campaign, name):
-    campaign.run(name, kills=3)
+    campaign.run(name, kills=2)
     assert campaign.rejected == 0
 
 
