@@ -60,6 +60,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_decay_steps": 10_000,
     },
     ("CartPole-v1", "c51"): {"v_min": 0.0, "v_max": 100.0},
+    ("CartPole-v1", "rainbow"): {"v_min": 0.0, "v_max": 100.0},
     ("CartPole-v1", "pqn"): {
         "num_envs": 8,
         "epoch_num_steps": 3_200,
@@ -97,6 +98,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("Acrobot-v1", "munchausen_dqn"): {"n_step": 3},
     ("Acrobot-v1", "noisy_dqn"): {"learning_rate": 1e-3},
     ("Acrobot-v1", "c51"): {"v_min": -50.0, "v_max": 0.0},
+    ("Acrobot-v1", "rainbow"): {"v_min": -50.0, "v_max": 0.0, "learning_rate": 1e-3},
     ("MountainCar-v0", "dqn"): {
         "num_envs": 64,
         "epoch_num_steps": 3_200,
@@ -123,6 +125,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_decay_steps": 10_000,
     },
     ("MountainCar-v0", "c51"): {"v_min": -50.0, "v_max": 0.0},
+    ("MountainCar-v0", "rainbow"): {"v_min": -50.0, "v_max": 0.0},
     ("FrozenLake-misc", "dqn"): {
         "num_envs": 16,
         "epoch_num_steps": 9_600,
