@@ -60,6 +60,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_decay_steps": 10_000,
     },
     ("CartPole-v1", "c51"): {"v_min": 0.0, "v_max": 100.0},
+    ("CartPole-v1", "noisy_dqn"): {"layer_norm": True},
     ("CartPole-v1", "rainbow"): {"v_min": 0.0, "v_max": 100.0},
     ("CartPole-v1", "pqn"): {
         "num_envs": 8,
