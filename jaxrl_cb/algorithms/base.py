@@ -20,7 +20,7 @@ class Algorithm(Protocol):
 
     Every method is pure and takes one observation or transition: the learner maps them over
     minibatches, weights the losses and differentiates only `loss`. A key is one per minibatch,
-    the same for all its transitions.
+    the same for all its transitions; of what is acted upon each environment has its own.
     """
 
     def init(self, key: Array, obs: Array) -> PyTree:
