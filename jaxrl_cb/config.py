@@ -56,7 +56,7 @@ class NetworkConfig:
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
         normalize_obs: whether observations are normalised by their running mean and deviation.
         noisy: whether dense layers have learned noise, which explores in the place of epsilon
-            (Fortunato et al. 2018); without `layer_norm`, which undoes the scale of their weights.
+            (Fortunato et al. 2018); try it without `layer_norm`, which the paper does not have.
         compute_dtype: of the hidden layers' matrix products, "float32" or "bfloat16", which is
             meant for accelerators: on CPUs it was slower.
     """

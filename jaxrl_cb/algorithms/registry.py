@@ -81,8 +81,7 @@ def _munchausen(own: Any) -> Munchausen:
 MUNCHAUSEN = ("munchausen_alpha", "munchausen_temperature", "munchausen_clip")
 FRACTIONS = ("num_fractions", "num_target_fractions", "num_acting_fractions")
 PLAIN: dict[str, Any] = {"double": False}
-# LayerNorm behind noisy layers undoes the scale of their weights, so that nothing holds their noise
-# back: on Acrobot-v1 no seed learned with it, and all did without.
+# On Acrobot-v1 none of 8 seeds confirmed -85 with LayerNorm behind noisy layers, all did without.
 NOISY: dict[str, Any] = {"noisy": True, "layer_norm": False}
 GREEDY: dict[str, Any] = {"epsilon_start": 0.0, "epsilon_final": 0.0}
 RAINBOW: dict[str, Any] = {
