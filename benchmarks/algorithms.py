@@ -5,7 +5,9 @@ from the environment's preset. At the first test that reaches the return, and on
 as well, a callback notes the environment steps; MinAtar's games have no such return. In the end the
 last policy of each seed plays 100 fresh episodes, with `--gymnasium 100` as many in Gymnasium's
 environment of the same name too. What was killed goes on with the same command (its run folders
-lie in `--runs`), and what has ended is not trained again.
+lie in `--runs`), and what has ended is not trained again. With `--stop --together 1` the `seconds`
+of a row are the wall time to the confirmed return, compilation, tests and files included (null for
+a run that went on).
 
     python benchmarks/algorithms.py CartPole-v1 --algorithms dqn c51 --seeds 30 \\
         --json benchmarks/results/algorithms_CartPole-v1.json
@@ -15,6 +17,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,15 +61,16 @@ TASKS = {
 
 
 class Notes(EpochStopCallbackConfirmedRewardThreshold):
-    """Notes when the return was confirmed first, and never stops."""
+    """Notes when the return was confirmed first, and stops there only if asked to."""
 
     at: int | None = None
+    stops = False
 
     def should_stop(self, mean_rewards: float, context: Any) -> bool:
         """Looks only until it was confirmed."""
         if self.at is None and super().should_stop(mean_rewards, context):
             self.at = int(context.env_step)
-        return False
+        return self.stops and self.at is not None
 
 
 def rows_of(
@@ -78,16 +82,21 @@ def rows_of(
     least = -(-task.until // preset.epoch_num_steps)
     settings = {"max_epochs": max(preset.max_epochs, least)} | arguments.settings
     notes = None if task == NO_TASK else Notes(task.score)
+    if notes:
+        notes.stops = arguments.stop
+    run_dir = arguments.runs / f"{env}__{algorithm}__{seeds[0]}{'_stop' * arguments.stop}"
+    begun, start = run_dir.exists(), time.perf_counter()
     result = jaxrl_cb.train(
         *(env, algorithm),
         seed=seeds[0],
         num_seeds=count,
         callbacks=TrainerCallbacks(epoch_stop_callback=notes),
-        run_dir=arguments.runs / f"{env}__{algorithm}__{seeds[0]}",
+        run_dir=run_dir,
         resume="auto",
         verbose=False,
         **settings,
     )
+    wall = None if begun else round((time.perf_counter() - start) / count, 2)
     means, _ = jaxrl_cb.evaluate(result.policy, env, episodes=100, seed=seeds[0])
     finals, each = np.atleast_1d(means).tolist(), result.seconds["train"] / count
     copies = result.callbacks if count > 1 else [result.callbacks]
@@ -101,6 +110,7 @@ def rows_of(
             **({"gymnasium": real[index]} if real else {}),
             "env_step": int(np.atleast_1d(result.env_step)[index]),
             "train_seconds": round(each, 2),
+            "seconds": wall,
             "curve": [round(float(record.mean[index]), 2) for record in result.history],
         }
         for index in range(count)
@@ -133,6 +143,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "final_reaches": int((finals >= task.score).sum()),
     }
     real = [row["gymnasium"] for row in rows if "gymnasium" in row]
+    seconds = [row["seconds"] for row in rows if row.get("seconds")]
     if real:
         reached["gymnasium_reaches"] = sum(mean >= task.score for mean in real)
     return {
@@ -140,6 +151,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         **(reached if task != NO_TASK else {}),
         "final_iqm": list(summarize(finals[:, None]).iqm),
         "train_seconds": rows[0].get("train_seconds"),  # none where the machine was shared
+        "seconds": float(np.median(seconds)) if seconds else None,
     }
 
 
@@ -152,6 +164,7 @@ def main() -> None:
     parser.add_argument("--together", type=int, help="seeds of one run; all if left out")
     parser.add_argument("--first-seed", type=int, default=1_000)
     parser.add_argument("--runs", type=Path, default=Path("runs/algorithms"))
+    parser.add_argument("--stop", action="store_true", help="each seed ends once confirmed")
     parser.add_argument("--gymnasium", type=int, default=0, help="episodes there; 0 is none")
     parser.add_argument("--settings", type=json.loads, default={})
     parser.add_argument("--json", type=Path, help="file to write the rows to")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -234,6 +235,21 @@ def test_algorithms_are_run_to_their_end_and_go_on(tmp_path):
     real = [row["gymnasium"] for row in again["rows"]]
     assert all(8 <= mean <= 500 for mean in real)  # steps of an episode
     assert again["summaries"][0]["gymnasium_reaches"] == (real[0] >= 475) + (real[1] >= 475)
+    seconds = [[row["seconds"] for row in part["rows"]] for part in (found, again)]
+    assert seconds[0][0] > 0
+    assert seconds[1] == [None, None]  # nothing was trained
+
+
+def test_a_seed_ends_where_its_return_was_confirmed_if_asked_to():
+    import algorithms
+
+    context = SimpleNamespace(env_step=640, evaluate=lambda episodes: 480.0)
+    for stops in (False, True):
+        notes = algorithms.Notes(475.0)
+        notes.stops = stops
+        assert not notes.should_stop(100.0, context)
+        assert notes.should_stop(475.0, context) == stops
+        assert notes.at == 640
 
 
 def test_a_return_that_was_never_confirmed_counts_as_infinitely_late():
