@@ -5,12 +5,14 @@
 
 A cell of a task that has a return to reach: seeds by which it was confirmed within the steps that
 the task allows, and whose last policies still reach it (in Gymnasium too); environment steps to it
-(median), and the IQM of the last policies with its 95 % stratified bootstrap interval. Of a MinAtar
-game: the environment steps and that IQM.
+(median), seconds to it of a seed alone (median; from `wall_time_*.json`, the results of `--stop`),
+and the IQM of the last policies with its 95 % stratified bootstrap interval. Of a MinAtar game: the
+environment steps and that IQM.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,22 @@ from jaxrl_cb.algorithms import VARIANTS
 RESULTS = Path(__file__).parent / "results"
 
 
-def paths() -> list[Path]:
+Rows = dict[tuple[str, str], list[dict[str, Any]]]
+"""By environment and algorithm."""
+
+
+def paths(kind: str = "algorithms") -> list[Path]:
     """Of all results that are kept."""
-    return sorted(RESULTS.glob("algorithms_*.json"))
+    return sorted(RESULTS.glob(f"{kind}_*.json"))
 
 
-def rows_of(paths: list[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Rows of all files, by environment and algorithm.
+def rows_of(paths: list[Path]) -> Rows:
+    """Rows of all files.
 
     Raises:
         SystemExit: two files have the same seed of the same algorithm.
     """
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    found: Rows = {}
     for path in paths:
         for row in json.loads(path.read_text())["rows"]:
             own = found.setdefault((row["env"], row["algorithm"]), [])
@@ -44,8 +50,8 @@ def rows_of(paths: list[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     return found
 
 
-def cell(rows: list[dict[str, Any]]) -> str:
-    """What the seeds of an algorithm reach in an environment."""
+def cell(rows: list[dict[str, Any]], timed: list[dict[str, Any]] | None = None) -> str:
+    """What the seeds of an algorithm reach in an environment, and how soon the timed ones do."""
     found = summary(rows)
     low, iqm, high = (f"{value:.1f}".removesuffix(".0") for value in found["final_iqm"])
     text = f"{iqm} [{low}, {high}]"
@@ -56,10 +62,14 @@ def cell(rows: list[dict[str, Any]]) -> str:
     reached = f"{found['confirmed_within']} and {found['final_reaches']} of {len(rows)}"
     if "gymnasium_reaches" in found:
         reached += f" ({found['gymnasium_reaches']} in Gymnasium)"
+    if timed:
+        late = [row["seconds"] if row["confirmed_env_step"] else math.inf for row in timed]
+        middle = float(np.median(late))
+        steps += ", never" if math.isinf(middle) else f", {middle:.0f} s"
     return f"{reached}, {steps}; {text}"
 
 
-def table(rows: dict[tuple[str, str], list[dict[str, Any]]], envs: list[str]) -> list[str]:
+def table(rows: Rows, envs: list[str], timed: Rows) -> list[str]:
     """Lines of a table with a row for each algorithm that ran in one of the environments."""
     heads = [
         env if TASKS[env] == NO_TASK else f"{env}: {TASKS[env].score:g} by {TASKS[env].within:,}"
@@ -67,13 +77,16 @@ def table(rows: dict[tuple[str, str], list[dict[str, Any]]], envs: list[str]) ->
     ]
     lines = [f"| {' | '.join(['', *heads])} |", "|---" * (len(envs) + 1) + "|"]
     for name in VARIANTS:
-        cells = [cell(rows[env, name]) if (env, name) in rows else "" for env in envs]
+        cells = [
+            cell(rows[env, name], timed.get((env, name))) if (env, name) in rows else ""
+            for env in envs
+        ]
         if any(cells):
             lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
 
 
-def groups(rows: dict[tuple[str, str], list[dict[str, Any]]]) -> list[list[str]]:
+def groups(rows: Rows) -> list[list[str]]:
     """Environments that share a table: those with a return to reach, and MinAtar's games."""
     ran = {env for env, _ in rows}
     both = [
@@ -87,8 +100,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paths", nargs="*", type=Path, metavar="RESULTS")
-    rows = rows_of(parser.parse_args().paths or paths())
-    print("\n\n".join("\n".join(table(rows, envs)) for envs in groups(rows)))
+    rows, timed = rows_of(parser.parse_args().paths or paths()), rows_of(paths("wall_time"))
+    print("\n\n".join("\n".join(table(rows, envs, timed)) for envs in groups(rows)))
 
 
 if __name__ == "__main__":

@@ -72,9 +72,10 @@ def test_every_step_on_an_accelerator_is_given_what_its_script_takes():
 
 def test_the_table_of_the_readme_is_that_of_the_results():
     rows = algorithms_table.rows_of(algorithms_table.paths())
+    timed = algorithms_table.rows_of(algorithms_table.paths("wall_time"))
     readme = (BENCHMARKS.parent / "README.md").read_text().splitlines()
     for envs in algorithms_table.groups(rows):
-        lines = algorithms_table.table(rows, envs)
+        lines = algorithms_table.table(rows, envs, timed)
         assert [line for line in lines if line not in readme] == []
 
 
@@ -89,6 +90,11 @@ def test_a_cell_counts_seeds_steps_and_the_middle_half():
     ]
     text = algorithms_table.cell(rows)
     assert text.startswith("6 and 5 of 8, 12.8 k; 485 [")  # of 470, 480, 490 and 500
+    timed = [{"seconds": 4.0, "confirmed_env_step": 9_600}, {"seconds": 6.4}, {"seconds": 99.0}]
+    timed[1]["confirmed_env_step"], timed[2]["confirmed_env_step"] = 12_800, None
+    assert algorithms_table.cell(rows, timed).startswith("6 and 5 of 8, 12.8 k, 6 s; 485 [")
+    timed[1]["confirmed_env_step"] = None
+    assert algorithms_table.cell(rows, timed).startswith("6 and 5 of 8, 12.8 k, never; 485 [")
 
 
 class Other(against_peers.Contender):
