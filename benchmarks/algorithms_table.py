@@ -69,31 +69,30 @@ def cell(rows: list[dict[str, Any]], timed: list[dict[str, Any]] | None = None) 
     return f"{reached}, {steps}; {text}"
 
 
-def table(rows: Rows, envs: list[str], timed: Rows) -> list[str]:
-    """Lines of a table with a row for each algorithm that ran in one of the environments."""
-    heads = [
-        env if TASKS[env] == NO_TASK else f"{env}: {TASKS[env].score:g} by {TASKS[env].within:,}"
-        for env in envs
-    ]
-    lines = [f"| {' | '.join(['', *heads])} |", "|---" * (len(envs) + 1) + "|"]
+def games(rows: Rows, algorithm: str) -> str:
+    """What an algorithm reaches in MinAtar's games, in one cell."""
+    names = [env for env, task in TASKS.items() if task == NO_TASK and (env, algorithm) in rows]
+    cells = [f"{env.removesuffix('-MinAtar')} {cell(rows[env, algorithm])}" for env in names]
+    return "; ".join(cells)
+
+
+def table(rows: Rows, timed: Rows) -> list[str]:
+    """Lines of a table with a row for each algorithm that ran."""
+    ran = {env for env, _ in rows}
+    tasks = {env: task for env, task in TASKS.items() if env in ran and task != NO_TASK}
+    heads = [f"{env}: {task.score:g} by {task.within:,}" for env, task in tasks.items()]
+    if any(TASKS[env] == NO_TASK for env in ran):
+        heads.append("gymnax-MinAtar")
+    lines = [f"| {' | '.join(['', *heads])} |", "|---" * (len(heads) + 1) + "|"]
     for name in VARIANTS:
         cells = [
             cell(rows[env, name], timed.get((env, name))) if (env, name) in rows else ""
-            for env in envs
+            for env in tasks
         ]
+        cells = [*cells, games(rows, name)][: len(heads)]
         if any(cells):
             lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
-
-
-def groups(rows: Rows) -> list[list[str]]:
-    """Environments that share a table: those with a return to reach, and MinAtar's games."""
-    ran = {env for env, _ in rows}
-    both = [
-        [env for env, task in TASKS.items() if env in ran and (task == NO_TASK) is game]
-        for game in (False, True)
-    ]
-    return [envs for envs in both if envs]
 
 
 def main() -> None:
@@ -101,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paths", nargs="*", type=Path, metavar="RESULTS")
     rows, timed = rows_of(parser.parse_args().paths or paths()), rows_of(paths("wall_time"))
-    print("\n\n".join("\n".join(table(rows, envs, timed)) for envs in groups(rows)))
+    print("\n".join(table(rows, timed)))
 
 
 if __name__ == "__main__":
