@@ -65,7 +65,7 @@ def cell(rows: list[dict[str, Any]], timed: list[dict[str, Any]] | None = None) 
     if timed:
         late = [row["seconds"] if row["confirmed_env_step"] else math.inf for row in timed]
         middle = float(np.median(late))
-        steps += ", never" if math.isinf(middle) else f", {middle:.0f} s"
+        steps += ", never" if math.isinf(middle) else f", {float(f'{middle:.2g}'):g} s"
     return f"{reached}, {steps}; {text}"
 
 

@@ -91,7 +91,7 @@ def test_a_cell_counts_seeds_steps_and_the_middle_half():
     assert text.startswith("6 and 5 of 8, 12.8 k; 485 [")  # of 470, 480, 490 and 500
     timed = [{"seconds": 4.0, "confirmed_env_step": 9_600}, {"seconds": 6.4}, {"seconds": 99.0}]
     timed[1]["confirmed_env_step"], timed[2]["confirmed_env_step"] = 12_800, None
-    assert algorithms_table.cell(rows, timed).startswith("6 and 5 of 8, 12.8 k, 6 s; 485 [")
+    assert algorithms_table.cell(rows, timed).startswith("6 and 5 of 8, 12.8 k, 6.4 s; 485 [")
     timed[1]["confirmed_env_step"] = None
     assert algorithms_table.cell(rows, timed).startswith("6 and 5 of 8, 12.8 k, never; 485 [")
 
