@@ -143,7 +143,6 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "final_reaches": int((finals >= task.score).sum()),
     }
     real = [row["gymnasium"] for row in rows if "gymnasium" in row]
-    seconds = [row["seconds"] for row in rows if row.get("seconds")]
     if real:
         reached["gymnasium_reaches"] = sum(mean >= task.score for mean in real)
     return {
@@ -151,7 +150,6 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         **(reached if task != NO_TASK else {}),
         "final_iqm": list(summarize(finals[:, None]).iqm),
         "train_seconds": rows[0].get("train_seconds"),  # none where the machine was shared
-        "seconds": float(np.median(seconds)) if seconds else None,
     }
 
 
