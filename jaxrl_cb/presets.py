@@ -99,6 +99,11 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("Acrobot-v1", "munchausen_dqn"): {"n_step": 3},
     ("Acrobot-v1", "iqn"): {"num_fractions": 4, "num_target_fractions": 4},
     ("Acrobot-v1", "m_iqn"): {"n_step": 3, "num_fractions": 4, "num_target_fractions": 4},
+    ("Acrobot-v1", "btr"): {
+        "learning_rate": 2e-3,
+        "num_fractions": 4,
+        "num_target_fractions": 4,
+    },
     ("Acrobot-v1", "noisy_dqn"): {"learning_rate": 1e-3},
     ("Acrobot-v1", "c51"): {"v_min": -50.0, "v_max": 0.0},
     ("Acrobot-v1", "pqn"): {
