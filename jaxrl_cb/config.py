@@ -191,7 +191,9 @@ class Config:
                 "network='mlp'"
             )
 
-        def make_network(*, num_outputs: int | None = None, implicit: bool = False) -> Any:
+        def make_network(
+            *, num_outputs: int | None = None, equal_init: bool = False, implicit: bool = False
+        ) -> Any:
             network = made(
                 own.network,
                 num_actions=spec.num_actions,
@@ -200,6 +202,7 @@ class Config:
                 dueling=own.dueling,
                 compute_dtype=own.compute_dtype,
                 num_outputs=num_outputs,
+                equal_init=equal_init,
                 implicit=implicit,
                 noisy=own.noisy,
             )

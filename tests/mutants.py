@@ -236,8 +236,8 @@ MUTANTS = [
     Mutant(
         "bfloat16 in the head as well",
         "networks/mlp.py",
-        'dense(self.num_actions * per_action, name="head")',
-        'dense(self.num_actions * per_action, dtype=self.compute_dtype, name="head")',
+        'head(self.num_actions * per_action, name="head")',
+        'head(self.num_actions * per_action, dtype=self.compute_dtype, name="head")',
         "test_networks.py bfloat16",
     ),
     Mutant(

@@ -1,5 +1,6 @@
 """Every algorithm that has a name, on the same walk: its mathematics, its values, its runs."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -505,6 +506,20 @@ def test_a_dueling_head_of_distributions_has_a_value_of_each():
         lambda path, x: x + 1 if [k.key for k in path[-2:]] == ["value", "bias"] else x, params
     )
     np.testing.assert_allclose(network.apply(grown, obs), out + 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_quantiles_of_an_action_begin_equal_and_as_one_value_would(dueling):
+    obs = np.array([0.5, -1.0, 2.0], np.float32)
+    one, many = MLP(3, (8,), dueling=dueling), MLP(3, (8,), dueling=dueling, num_outputs=4)
+    begun = dataclasses.replace(many, equal_init=True).init(jax.random.key(0), obs)
+    value = one.apply(one.init(jax.random.key(0), obs), obs)
+    quantiles = many.apply(begun, obs)
+    np.testing.assert_allclose(quantiles, np.repeat(value[:, None], 4, axis=1), rtol=1e-5)
+    apart = many.apply(many.init(jax.random.key(0), obs), obs)
+    assert len(np.unique(apart)) == 12
+    built = resolve(None, "qr_dqn", {}).build_algorithm(make("CartPole-v1").spec)
+    assert built.network.equal_init
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (8,), (8, 8)])

@@ -20,8 +20,8 @@ class Variant:
 
     Attributes:
         build: ``build(make_network, settings) -> Algorithm``. ``make_network(num_outputs=None,
-            implicit=False)`` gives the network that was chosen, see `jaxrl_cb.networks.QNetwork`;
-            `settings` is a `jaxrl_cb.config.AlgorithmConfig`.
+            equal_init=False, implicit=False)`` gives the network that was chosen, see
+            `jaxrl_cb.networks.QNetwork`; `settings` is a `jaxrl_cb.config.AlgorithmConfig`.
         paper: where it comes from.
         settings: names in `settings` that it reads.
         defaults: settings of any kind that differ from the usual ones.
@@ -55,7 +55,8 @@ def _c51(make_network: Callable[..., Any], own: Any) -> Algorithm:
 
 
 def _qr_dqn(make_network: Callable[..., Any], own: Any) -> Algorithm:
-    return QRDQN(make_network(num_outputs=own.num_quantiles), own.num_quantiles, own.double)
+    network = make_network(num_outputs=own.num_quantiles, equal_init=True)
+    return QRDQN(network, own.num_quantiles, own.double)
 
 
 def _iqn(make_network: Callable[..., Any], own: Any) -> Algorithm:

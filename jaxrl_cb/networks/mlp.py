@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -25,6 +27,9 @@ class QNetwork(nn.Module):
             LayerNorm and the head are float32 in either case: bfloat16 cannot tell -100 from
             -100.2, by which the values of two actions may differ.
         num_outputs: N, numbers for each action (atoms, quantiles); None is one, without an axis.
+        equal_init: whether the N numbers of an action begin equal, so that their mean differs as
+            much from action to action as one number would; not with `noisy`, whose weights begin
+            by another rule.
         implicit: whether it takes K quantile fractions beside the observation, whose embedding
             multiplies what goes into the last hidden layer (Dabney et al. 2018, IQN).
         noisy: whether all fully connected layers are `NoisyDense`.
@@ -36,6 +41,7 @@ class QNetwork(nn.Module):
     dueling: bool = False
     compute_dtype: str = "float32"
     num_outputs: int | None = None
+    equal_init: bool = False
     implicit: bool = False
     noisy: bool = False
 
@@ -74,11 +80,23 @@ class MLP(QNetwork):
             x = nn.LayerNorm()(x) if self.layer_norm else x
             x = nn.relu(x)
         per_action = self.num_outputs or 1
-        values = dense(self.num_actions * per_action, name="head")(x)
+        begin = nn.initializers.lecun_normal()
+        begin = _repeated(begin, per_action) if self.equal_init else begin
+        head = functools.partial(dense, kernel_init=begin)
+        values = head(self.num_actions * per_action, name="head")(x)
         values = values.reshape(*values.shape[:-1], self.num_actions, per_action)
         if self.dueling:
-            value = dense(per_action, name="value")(x)
+            value = head(per_action, name="value")(x)
             values = value[..., None, :] + values - jnp.mean(values, axis=-2, keepdims=True)
         if fractions is not None:
             return values[..., 0].T
         return values if self.num_outputs else values[..., 0]
+
+
+def _repeated(begin: Callable[..., Array], times: int) -> Callable[..., Array]:
+    """An initializer whose columns are equal, one group of so many after the other."""
+
+    def repeated(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jnp.repeat(begin(key, (*shape[:-1], shape[-1] // times), dtype), times, axis=-1)
+
+    return repeated

@@ -29,8 +29,8 @@ def register(name: str, make: Callable[..., Any]) -> None:
         name: as in ``train(env, network=name)``; another one of the same name replaces it.
         make: a flax module's class, or a function; called with those of ``num_actions``,
             ``hidden_sizes``, ``layer_norm``, ``dueling``, ``compute_dtype``, ``num_outputs``,
-            ``implicit`` and ``noisy`` (see `QNetwork`) that it takes and no `functools.partial` has
-            set.
+            ``equal_init``, ``implicit`` and ``noisy`` (see `QNetwork`) that it takes and no
+            `functools.partial` has set.
 
     Raises:
         ConfigError: the name is the library's own.
