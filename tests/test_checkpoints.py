@@ -240,6 +240,22 @@ def test_saving_compiles_nothing_and_changes_nothing(saved, tmp_path, compiles):
     assert differing(contents(trainer), expected) == []
 
 
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_a_save_does_not_wait_for_a_device_that_is_at_work(num_seeds, tmp_path, monkeypatch):
+    # What goes to a device waits there for the epoch that runs, on a CPU of one core or a GPU.
+    write, written = Checkpointer._write, []
+
+    def guarded(self, snapshot, facts):
+        with jax.transfer_guard("disallow_explicit"):
+            write(self, snapshot, facts)
+        written.append(snapshot.progress.epoch)
+
+    monkeypatch.setattr(Checkpointer, "_write", guarded)
+    settings = {"num_seeds": num_seeds, "max_epochs": 2, "epoch_num_steps": 64, "verbose": False}
+    jaxrl_cb.train("CartPole-v1", run_dir=tmp_path, checkpoint_every=1, **settings)
+    assert written == [1, 2]
+
+
 def test_the_state_may_be_used_up_while_it_is_written(tmp_path, monkeypatch):
     """The write is held back until the run is over."""
     trainer, release = made(), []

@@ -35,7 +35,7 @@ class Policy:
     Attributes:
         algorithm: whose `q_values` are used.
         spec: the environment's facts.
-        params: parameters with a leading [S].
+        params: parameters with a leading [S], NumPy arrays where a run or a folder gave them.
         num_seeds: S.
         epsilon: [S], probability of a random action when `act` is given a key.
     """
@@ -43,7 +43,8 @@ class Policy:
     def __init__(self, algorithm: Algorithm, spec: EnvSpec, params: PyTree, epsilon: Any = 0.0):
         self.algorithm = algorithm
         self.spec = spec
-        self._params = jax.device_put(params)
+        self._params = params
+        self._on_device: PyTree = None
         self._epsilon = epsilon
         self._programs: dict[Any, Any] = {}  # found once: looking them up hashes the algorithm
         self._num_seeds = jax.tree.leaves(params)[0].shape[0] if params is not None else 0
@@ -52,6 +53,12 @@ class Policy:
     def params(self) -> PyTree:
         """Parameters, with a leading [S]."""
         return self._params
+
+    def _to_act(self) -> PyTree:
+        """The parameters on a device: a saved policy never is, and would wait for what runs."""
+        if self._on_device is None:
+            self._on_device = jax.device_put(self._params)
+        return self._on_device
 
     @property
     def num_seeds(self) -> int:
@@ -130,7 +137,7 @@ class Policy:
             batch = np.concatenate([batch, np.zeros((padded - size, *shape), batch.dtype)])
         if function not in self._programs:
             self._programs[function] = _program(function, self.algorithm)
-        answer = np.asarray(self._programs[function](self.params, batch, *arguments))
+        answer = np.asarray(self._programs[function](self._to_act(), batch, *arguments))
         answer = answer[:, 0] if single else answer[:, :size]
         return answer[0] if self.num_seeds == 1 else answer
 
@@ -226,6 +233,9 @@ class TrainingPolicy(Policy):
     def params(self) -> PyTree:
         """Parameters, with a leading [S]."""
         return self._small.params
+
+    def _to_act(self) -> PyTree:
+        return self.params
 
     @property
     def epsilon(self) -> np.ndarray:
