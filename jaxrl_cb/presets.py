@@ -146,6 +146,25 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 2e-3,
         "epsilon_decay_steps": 10_000,
     },
+    ("MountainCar-v0", "iqn"): {
+        "max_epochs": 40,
+        "learning_rate": 1.4e-3,
+        "num_fractions": 4,
+        "num_target_fractions": 4,
+    },
+    ("MountainCar-v0", "m_iqn"): {
+        "max_epochs": 40,
+        "learning_rate": 2e-3,
+        "epsilon_decay_steps": 10_000,
+        "num_fractions": 4,
+        "num_target_fractions": 4,
+    },
+    ("MountainCar-v0", "btr"): {
+        "max_epochs": 40,
+        "learning_rate": 2e-3,
+        "num_fractions": 4,
+        "num_target_fractions": 4,
+    },
     ("MountainCar-v0", "c51"): {"v_min": -50.0, "v_max": 0.0},
     ("MountainCar-v0", "pqn"): {
         "num_envs": 16,
