@@ -242,7 +242,7 @@ def test_saving_compiles_nothing_and_changes_nothing(saved, tmp_path, compiles):
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_a_save_does_not_wait_for_a_device_that_is_at_work(num_seeds, tmp_path, monkeypatch):
-    # What goes to a device waits there for the epoch that runs, on a CPU of one core or a GPU.
+    # What goes to a CPU of one core waits there for the epoch that runs.
     write, written = Checkpointer._write, []
 
     def guarded(self, snapshot, facts):
