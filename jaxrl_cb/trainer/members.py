@@ -133,6 +133,8 @@ class Members:
             per_group = [read(np.asarray(result)) for result in per_group]
         else:
             per_group = jax.device_get(per_group)  # all at once: each wait takes a while
+            # History keeps them, and on CPU they are views, each of which holds a device's buffer.
+            per_group = jax.tree.map(np.copy, per_group)
         indices = [i for group in self._running_groups(chosen) for i in group.indices]
         absent = [i for i in range(self.num_seeds) if i not in self.running or i not in chosen]
         if len(per_group) == 1 and not absent:
