@@ -1003,6 +1003,34 @@ MUTANTS = [
         "loss",
         "test_algorithms.py c51_is_what",
     ),
+    Mutant(
+        "qr_dqn: the quantiles of an action begin apart",
+        "algorithms/registry.py",
+        "num_outputs=own.num_quantiles, equal_init=True",
+        "num_outputs=own.num_quantiles",
+        "test_algorithms.py begin_equal",
+    ),
+    Mutant(
+        "iqn: the quantiles of an action begin apart",
+        "networks/layers.py",
+        "kernel_init=zeros, bias_init=ones, name",
+        "name",
+        "test_algorithms.py implicit_network_has",
+    ),
+    Mutant(
+        "a saved policy waits for the device",
+        "trainer/policy.py",
+        "        self._params = params\n",
+        "        self._params = jax.device_put(params)\n",
+        "test_checkpoints.py save_does_not_wait",
+    ),
+    Mutant(
+        "history holds buffers of the device",
+        "trainer/members.py",
+        "per_group = jax.tree.map(np.copy, per_group)",
+        "pass",
+        "test_long_run.py record_holds",
+    ),
 ]
 
 

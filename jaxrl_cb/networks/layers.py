@@ -64,6 +64,9 @@ class NoisyDense(nn.Module):
 class FractionEmbedding(nn.Module):
     """``relu(W cos(pi i tau) + b)`` for i of 0 to 63 (Dabney et al. 2018, eq. 4).
 
+    It begins as 1 for every fraction, so that the quantiles of an action begin equal and their mean
+    differs from action to action, and from state to state, as much as one value would.
+
     Attributes:
         features: outputs.
         num_cosines: of the fraction.
@@ -77,7 +80,9 @@ class FractionEmbedding(nn.Module):
         """Maps fractions [K] to [K, features]."""
         frequencies = math.pi * jnp.arange(self.num_cosines, dtype=jnp.float32)
         cosines = jnp.cos(fractions[:, None] * frequencies[None, :])
-        return nn.relu(nn.Dense(self.features, name="embedding")(cosines))
+        zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
+        dense = nn.Dense(self.features, kernel_init=zeros, bias_init=ones, name="embedding")
+        return nn.relu(dense(cosines))
 
 
 def _product(x: Array, kernel: Array, bias: Array) -> Array:
