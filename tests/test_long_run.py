@@ -42,15 +42,20 @@ def tiny():
     return functional(reset, step, num_actions=2, time_limit=3)
 
 
+def learner():
+    """A network of a few numbers, on those episodes."""
+    sizes = ReplayConfig(num_envs=2, buffer_size=16, batch_size=4, start_timesteps=4)
+    return ReplayLearner(tiny(), DQN(MLP(2, (4,))), sizes)
+
+
 def grown_from_two_to_ten_thousand_epochs(folder):
     """Trains with checkpoints; gives by how many bytes an epoch this process has grown."""
-    sizes = ReplayConfig(num_envs=2, buffer_size=16, batch_size=4, start_timesteps=4)
     callbacks = TrainerCallbacks(
         EpochTrainCallbackDQNEpsLinearDecay(1.0, 0.1, 10_000),
         epoch_stop_callback=EpochStopCallbackRewardThreshold(100.0),
     )
     run = Trainer(
-        ReplayLearner(tiny(), DQN(MLP(2, (4,))), sizes),
+        learner(),
         TrainerParams(max_epochs=10_000, epoch_num_steps=2, num_test_episodes=2),
         callbacks,
     )
@@ -78,9 +83,8 @@ def test_memory_stays_flat_over_ten_thousand_epochs(tmp_path):
 
 
 def test_a_record_holds_no_buffer_of_the_device():
-    sizes = ReplayConfig(num_envs=2, buffer_size=16, batch_size=4, start_timesteps=4)
     params = TrainerParams(max_epochs=1, epoch_num_steps=2, num_test_episodes=2)
-    for record in Trainer(ReplayLearner(tiny(), DQN(MLP(2, (4,))), sizes), params).epochs():
+    for record in Trainer(learner(), params).epochs():
         arrays = {name: x for name, x in vars(record).items() if isinstance(x, np.ndarray)}
         for name, array in arrays.items():
             holder = array if array.base is None else array.base
