@@ -77,10 +77,7 @@ def rows_of(
     env: str, algorithm: str, seeds: range, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """A row for each seed, all trained together."""
-    task, count = TASKS[env], len(seeds)
-    preset = resolve(env, algorithm, arguments.settings).trainer
-    least = -(-task.until // preset.epoch_num_steps)
-    settings = {"max_epochs": max(preset.max_epochs, least)} | arguments.settings
+    task, count, settings = TASKS[env], len(seeds), settings_of(env, algorithm, arguments.settings)
     notes = None if task == NO_TASK else Notes(task.score)
     if notes:
         notes.stops = arguments.stop
@@ -115,6 +112,19 @@ def rows_of(
         }
         for index in range(count)
     ]
+
+
+def settings_of(env: str, algorithm: str, named: dict[str, Any]) -> dict[str, Any]:
+    """Those of a run, besides the preset: it is as long as the task asks for, or as the preset."""
+    preset = resolve(env, algorithm, named).trainer
+    least = -(-TASKS[env].until // preset.epoch_num_steps)
+    return {"max_epochs": max(preset.max_epochs, least)} | named
+
+
+def config_of(env: str, algorithm: str, named: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a run but those that differ from seed to seed."""
+    config = resolve(env, algorithm, settings_of(env, algorithm, named)).flat()
+    return {name: value for name, value in config.items() if name not in ("seed", "num_seeds")}
 
 
 def _in_gymnasium(policy: Any, env: str, seeds: range, episodes: int) -> list[float]:
@@ -171,16 +181,17 @@ def main() -> None:
     prepare(together)
     first, last = arguments.first_seed, arguments.first_seed + arguments.seeds
     parts = [range(low, min(low + together, last)) for low in range(first, last, together)]
-    rows, summaries = [], []
+    rows, summaries, configs = [], [], {env: {} for env in arguments.envs}
     for env in arguments.envs:
         for algorithm in arguments.algorithms:
             own = [row for part in parts for row in rows_of(env, algorithm, part, arguments)]
             rows += own
             summaries.append(summary(own))
+            configs[env][algorithm] = config_of(env, algorithm, arguments.settings)
             print(json.dumps(summaries[-1]), flush=True)
             if arguments.json:
                 about = {"command": sys.argv, "versions": versions()}
-                data = {**about, "summaries": summaries, "rows": rows}
+                data = {**about, "configs": configs, "summaries": summaries, "rows": rows}
                 arguments.json.write_text(json.dumps(data, indent=2) + "\n")
 
 

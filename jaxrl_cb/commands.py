@@ -293,7 +293,7 @@ def envs() -> None:
 
 
 def algorithms() -> None:
-    """List the algorithms: what each learns from, its paper, its own settings, its defaults."""
+    """List the algorithms: what each is made of, its paper, its own settings, its defaults."""
     from rich.console import Console
     from rich.table import Table
 
@@ -301,17 +301,42 @@ def algorithms() -> None:
     from jaxrl_cb.config import ONLY_IN, settings_of
 
     table = Table(show_lines=False)
-    columns = ("name", "learns", "paper", "settings of its own", "defaults that differ")
+    columns = ("name", "made of", "paper", "settings of its own", "defaults that differ")
     for column in columns:
         table.add_column(column, no_wrap=column == "name")
     for name, variant in VARIANTS.items():
         defaults = ", ".join(f"{key} {value}" for key, value in variant.defaults.items())
         own = [*variant.settings, *sorted(ONLY_IN["online"] & settings_of(name))]
-        learns = {"replay": "from a replay", "online": "online"}[variant.regime]
-        table.add_row(name, learns, variant.paper, ", ".join(own), defaults)
+        table.add_row(name, axes(name), variant.paper, ", ".join(own), defaults)
     console = Console()
     console.width = max(console.width, 140)
     console.print(table)
+
+
+def axes(algorithm: str) -> str:
+    """What an algorithm is made of where nothing is set: data; network; what is learned."""
+    from jaxrl_cb.algorithms import VARIANTS
+    from jaxrl_cb.config import resolve
+
+    variant, config = VARIANTS[algorithm], resolve(None, algorithm, {})
+    data = ["rollouts", "Q(lambda)"]
+    if variant.regime == "replay":
+        sampling = "by priority" if config.replay.priority_alpha else "uniform"
+        data = [f"replay, {sampling}", f"{config.replay.n_step}-step"]
+    network = [name for name in ("dueling", "noisy") if getattr(config.network, name)]
+    learned = [words for name, words in LEARNED.items() if name in variant.settings]
+    learned += ["double"] if "double" in variant.settings and config.algorithm.double else []
+    return "; ".join(", ".join(parts) for parts in (data, network, learned) if parts)
+
+
+LEARNED = {
+    "loss": "values",
+    "num_atoms": "categorical",
+    "num_quantiles": "quantiles",
+    "num_fractions": "implicit quantiles",
+    "munchausen_alpha": "Munchausen",
+}
+"""What an algorithm learns, by a setting that only those have."""
 
 
 def _load(run_dir: Path, which: str) -> tuple[str, Any, Any, int]:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from jaxrl_cb.algorithms import VARIANTS, Algorithm
-from jaxrl_cb.checks import Choice, Range, check_choice, check_fields, check_int
+from jaxrl_cb.algorithms import VARIANTS, Algorithm, Variant
+from jaxrl_cb.algorithms.registry import GREEDY
+from jaxrl_cb.checks import Choice, Range, check_bool, check_choice, check_fields, check_int
 from jaxrl_cb.envs import Environment, EnvSpec
 from jaxrl_cb.errors import (
     ConfigError,
@@ -56,7 +57,8 @@ class NetworkConfig:
         dueling: whether the head is split into value and advantage (Wang et al. 2016).
         normalize_obs: whether observations are normalised by their running mean and deviation.
         noisy: whether dense layers have learned noise, which explores in the place of epsilon
-            (Fortunato et al. 2018); try it without `layer_norm`, which the paper does not have.
+            (Fortunato et al. 2018): epsilon is 0 unless it is set, or the algorithm, as "btr", has
+            both. Try it without `layer_norm`, which the paper does not have.
         compute_dtype: of the hidden layers' matrix products, "float32" or "bfloat16", which is
             meant for accelerators: on CPUs it was slower.
     """
@@ -289,8 +291,11 @@ def resolve(env_id: str | None, algorithm: str, named: Mapping[str, Any]) -> Con
     check_names(named)
     variant, env_id = VARIANTS[algorithm], env_id or ""
     check_names([*variant.defaults, *variant.settings])
+    check_bool("noisy", named.get("noisy", False))
     usual = PRESETS.get((env_id, "dqn"), {}) if variant.regime == "replay" else {}
-    usual = usual | dict(variant.defaults) | PRESETS.get((env_id, algorithm), {})
+    usual = usual | _own_defaults(variant, named) | PRESETS.get((env_id, algorithm), {})
+    if named.get("noisy") and not variant.defaults.get("noisy"):
+        usual |= GREEDY
     _leave_out(algorithm, usual, named)
     values = {**usual, **named}
     num_envs = values.get("num_envs", ReplayConfig.num_envs)
@@ -310,6 +315,12 @@ def common_settings(named: Mapping[str, Any], *algorithms: str) -> dict[str, Any
         check_choice("algorithm", algorithm, VARIANTS)
         own |= set(VARIANTS[algorithm].defaults) | (set(FIELDS) - settings_of(algorithm))
     return {name: value for name, value in named.items() if name not in own}
+
+
+def _own_defaults(variant: Variant, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The algorithm's defaults; without the noise that it explores by, epsilon is as usual."""
+    kept = GREEDY if variant.defaults.get("noisy") and not named.get("noisy", True) else {}
+    return {name: value for name, value in variant.defaults.items() if name not in kept}
 
 
 def _leave_out(algorithm: str, usual: dict[str, Any], named: Mapping[str, Any]) -> None:

@@ -1031,6 +1031,48 @@ MUTANTS = [
         "pass",
         "test_long_run.py record_holds",
     ),
+    Mutant(
+        "priorities: what is drawn more often counts as much",
+        "learners/replay.py",
+        "draw = draw if beta is None else ring.weighted(draw, value_at(beta))",
+        "draw = draw",
+        "test_prioritized.py follows_beta",
+    ),
+    Mutant(
+        "a gradient step does not look at the weights",
+        "learners/replay.py",
+        "return jnp.mean(weight * losses), errors",
+        "return jnp.mean(losses), errors",
+        "test_prioritized.py by_its_weight",
+    ),
+    Mutant(
+        "pqn: a gradient step does not look at the weights",
+        "learners/online.py",
+        "return jnp.mean(own.weight * losses), None",
+        "return jnp.mean(losses), None",
+        "test_online.py has_no_weight",
+    ),
+    Mutant(
+        "iqn: cosines without pi",
+        "networks/layers.py",
+        "frequencies = math.pi * jnp.arange",
+        "frequencies = jnp.arange",
+        "test_algorithms.py embedding_of_fractions",
+    ),
+    Mutant(
+        "noise is added to epsilon",
+        "config.py",
+        "        usual |= GREEDY\n",
+        "        pass\n",
+        "test_algorithms.py takes_the_place_of_epsilon",
+    ),
+    Mutant(
+        "double: the worst action is chosen",
+        "ops/targets.py",
+        "q_next[jnp.argmax(q_select)]",
+        "q_next[jnp.argmin(q_select)]",
+        "test_algorithms.py values_that_are_known",
+    ),
 ]
 
 

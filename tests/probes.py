@@ -1,8 +1,8 @@
 """Environments whose true action values are known, each of which isolates one thing.
 
-The first five are Andy Jones's probes ("Debugging RL, Without the Agonizing Pain"); the last two
-are about truncation. In all of them both actions lead to the same state, so that the values hold
-under any policy and for any n of n-step returns.
+All but three are Andy Jones's probes ("Debugging RL, Without the Agonizing Pain"); the last two
+are about truncation. In all of them both actions lead to the same state. So the values hold under
+any policy, and for any n of n-step returns but in `delayed_reward_of_action`, which takes n = 1.
 """
 
 import jax
@@ -50,6 +50,25 @@ def delayed_reward():
         return time, obs, jnp.where(over, 1.0, 0.0), over, jnp.bool_(False)
 
     return functional(reset, step, num_actions=2, time_limit=2, id="delayed-reward")
+
+
+def delayed_reward_of_action():
+    """Observation 0, then 1, then the end with reward -1 for action 0 and 1 for action 1.
+
+    Q(1) = (-1, 1); Q(0) is gamma of the best of these for both actions.
+    """
+
+    def reset(key):
+        return jnp.int32(0), jnp.zeros((1,), jnp.float32)
+
+    def step(key, time, action):
+        time = time + 1
+        over = time == 2
+        obs = time.astype(jnp.float32)[None]
+        reward = jnp.where(over, 2.0 * action.astype(jnp.float32) - 1.0, 0.0)
+        return time, obs, reward, over, jnp.bool_(False)
+
+    return functional(reset, step, num_actions=2, time_limit=2, id="delayed-reward-of-action")
 
 
 def reward_of_action():

@@ -14,7 +14,7 @@ import pytest
 import tiny
 from flax import linen as nn
 from test_fuzz import own_settings
-from test_probes import learned, online_learner_of
+from test_probes import learned, learner_of, online_learner_of
 
 import jaxrl_cb
 from jaxrl_cb import networks
@@ -35,7 +35,9 @@ from jaxrl_cb.config import AlgorithmConfig, common_settings, resolve, settings_
 from jaxrl_cb.envs import make
 from jaxrl_cb.errors import ConfigError, ConfigTypeError
 from jaxrl_cb.networks import MLP
-from jaxrl_cb.trainer import Policy
+from jaxrl_cb.networks.layers import FractionEmbedding
+from jaxrl_cb.ops.segments import value_at
+from jaxrl_cb.trainer import EpochTrainCallbackDQNSetEps, Policy, TrainerCallbacks
 from jaxrl_cb.types import Transition
 
 NAMES = sorted(OWN)
@@ -223,34 +225,52 @@ def test_the_gradient_is_that_of_finite_differences(name):
     def loss(params):
         return algorithm.loss(params, obs, transition.action, target, key)[0]
 
-    gradient = jax.jit(jax.grad(loss))(params)
-    length = math.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
-    assert length > 1e-3
-
-    def moved(size):
-        return float(loss(jax.tree.map(lambda p, g: p + size / length * g, params, gradient)))
-
-    assert (moved(3e-3) - moved(-3e-3)) / 6e-3 == pytest.approx(length, rel=0.03)
-    assert all((np.asarray(g) != 0).any() for g in jax.tree.leaves(gradient)), "a dead parameter"
+    gradient = jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
+    for share in (1.0, 0.5, 0.5, 0.5):  # of the entries, drawn anew each time
+        part = jax.tree.map(lambda g, kept=share: g * (rng.random(g.shape) < kept), gradient)
+        length = math.sqrt(sum((g**2).sum() for g in jax.tree.leaves(part)))
+        assert length > 1e-3
+        ends = [
+            float(loss(jax.tree.map(lambda p, g, by=size / length: p + by * g, params, part)))
+            for size in (3e-3, -3e-3)
+        ]
+        assert (ends[0] - ends[1]) / 6e-3 == pytest.approx(length, rel=0.03)
+    assert all((g != 0).any() for g in jax.tree.leaves(gradient)), "a dead parameter"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_values_that_are_known(name):
-    """Reward 1 after two steps: Q(1) = 1 and Q(0) = 0.9, of both actions.
+    """The second step's action is paid 1 or -1: Q(1) = (-1, 1), and Q(0) = 0.9 of both actions.
 
-    Munchausen's policy is uniform, as both are worth the same; with h = 0.3 log 2 = 0.2079 it has
-    Q(1) = 1 - 0.9 h = 0.8129 and Q(0) = -0.9 h + 0.9 (Q(1) + h) = 0.7316.
+    Munchausen's policy is sure of the second action: the logarithm of the other, times 0.3, is
+    below -1 and clipped, so that Q(1) = (-1 - 0.9, 1). At first it is uniform, as both actions
+    are worth the same: Q(0) = -0.9 * 0.3 log 2 + 0.9 = 0.7129. Q(lambda) looks ahead to what was
+    done, here at random and so worth 0: Q(0) = 0.9 * (0.35 * 1 + 0.65 * 0) = 0.315.
     """
-    environment = probes.delayed_reward()
+    environment = probes.delayed_reward_of_action()
     settings = {"hidden_sizes": (32,), "layer_norm": False, "num_atoms": 9, "num_quantiles": 5}
     settings |= {"v_min": -2.0, "v_max": 2.0, "munchausen_temperature": 0.3}
     config = resolve(None, name, own_settings(name, **settings))
     algorithm = config.build_algorithm(environment.spec)
-    online = online_learner_of(environment, algorithm) if name == "pqn" else None
-    q = learned(environment, [[0], [1]], algorithm=algorithm, learner=online)
-    expected = [0.7316, 0.8129] if "munchausen_alpha" in VARIANTS[name].settings else [0.9, 1.0]
-    np.testing.assert_allclose(q, np.transpose([expected, expected]), atol=0.03)
+    first, least = (0.7129, -1.9) if "munchausen_alpha" in VARIANTS[name].settings else (0.9, -1.0)
+    if name == "pqn":
+        first, learner = 0.315, online_learner_of(environment, algorithm)
+    else:
+        alpha = config.replay.priority_alpha
+        learner = learner_of(environment, 1, algorithm, priority_alpha=alpha, priority_beta=1.0)
+    q = learned(environment, [[0], [1]], learner=learner)
+    np.testing.assert_allclose(q, [[first, first], [least, 1.0]], atol=0.03)
+
+
+def plain(state):
+    """Without what depends on the length that the run was begun with; random keys as words."""
+
+    def words(x):
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(words, state.replace(hyperparams=None))
 
 
 @pytest.mark.slow
@@ -266,18 +286,37 @@ def test_seeds_are_equal_alone_and_together_and_nothing_is_compiled_again(name, 
     resumed = jaxrl_cb.train("CartPole-v1", name, run_dir=path, resume="must", **settings)
     together = jaxrl_cb.train("CartPole-v1", name, num_seeds=2, **settings)
     assert np.isfinite(together.history[-1].train_loss).all()
-    own = [np.asarray(leaf)[:1] for leaf in jax.tree.leaves(together.state.params)]
-    alone = [np.asarray(leaf) for leaf in jax.tree.leaves(resumed.state.params)]
-    before = [np.asarray(leaf) for leaf in jax.tree.leaves(first.state.params)]
-    for ours, theirs, old in zip(alone, own, before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-        assert (ours != old).any()
+    both, alone, before = (jax.tree.leaves(plain(run.state)) for run in (together, resumed, first))
+    for theirs, ours in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(np.atleast_1d(theirs)[:1], np.atleast_1d(ours))
+    learned = len(jax.tree.leaves(first.state.params))
+    assert all((a != b).any() for a, b in zip(alone[:learned], before[:learned], strict=True))
     loaded = jaxrl_cb.load_policy(path, "last")
     obs = np.ones(4, np.float32)
     np.testing.assert_array_equal(loaded.q_values(obs), resumed.policy.q_values(obs))
     compiles()
     jaxrl_cb.train("CartPole-v1", name, num_seeds=2, seed=7, **settings)
     assert compiles() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["btr", "noisy_dqn", "pqn"])
+def test_epsilon_callbacks_act_on_all_kinds_of_learners_and_networks(name, compiles):
+    """Each has an epsilon that is acted by, whether it begins as 0 or not, and no new program."""
+    settings = own_settings(name, **SETTINGS) | {"max_epochs": 2, "verbose": False}
+
+    def reached(epsilon):
+        callbacks = TrainerCallbacks(EpochTrainCallbackDQNSetEps(epsilon))
+        result = jaxrl_cb.train("CartPole-v1", name, callbacks=callbacks, **settings)
+        assert float(value_at(result.state.epsilon.training)[0]) == epsilon
+        return np.asarray(result.state.rollout.obs)
+
+    greedy, again = reached(0.0), reached(0.0)
+    compiles()
+    random = reached(1.0)
+    assert compiles() == 0
+    np.testing.assert_array_equal(greedy, again)
+    assert (greedy != random).any(axis=-1).all()
 
 
 # --- names and settings ---
@@ -328,6 +367,24 @@ def test_what_names_stand_for():
     noisy = resolve(None, "noisy_dqn", {})
     assert (noisy.exploration.epsilon_start, noisy.exploration.epsilon_final) == (0, 0)
     assert resolve(None, "noisy_dqn", {"epsilon_final": 0.1}).exploration.epsilon_final == 0.1
+
+
+def test_noise_takes_the_place_of_epsilon_unless_it_is_set():
+    def of(name, **named):
+        own = resolve("CartPole-v1", name, named).exploration
+        return own.epsilon_start, own.epsilon_final
+
+    usual = of("dqn")
+    assert usual[0] > usual[1] > 0
+    assert of("dqn", noisy=False) == usual
+    for name in sorted(OWN - {"btr"}):
+        assert of(name, noisy=True) == (0, 0)
+        assert of(name, noisy=True, epsilon_final=0.1) == (0, 0.1)
+    assert of("rainbow") == of("noisy_dqn") == (0, 0)
+    assert of("rainbow", noisy=False) == of("noisy_dqn", noisy=False) == usual
+    assert of("btr") == of("btr", noisy=True) == of("btr", noisy=False) == usual  # it has both
+    with pytest.raises(ConfigTypeError, match="noisy=3 is an int"):
+        resolve(None, "dqn", {"noisy": 3})
 
 
 def test_an_algorithm_of_ones_own_has_a_name(tmp_path, monkeypatch):
@@ -536,6 +593,19 @@ def test_an_implicit_network_has_a_value_for_each_fraction(hidden_sizes):
     assert out.shape == (3, 3)
     np.testing.assert_allclose(out[:, 0], out[:, 2], rtol=1e-6)
     assert (np.asarray(out[:, 0]) != out[:, 1]).all()
+
+
+def test_the_embedding_of_fractions_is_its_equation():
+    layer, fractions = FractionEmbedding(3), np.array([0.1, 0.45, 0.9], np.float32)
+    rng = np.random.default_rng(0)
+    kernel, bias = (rng.normal(size=size).astype(np.float32) for size in ((64, 3), 3))
+    expected = np.zeros((3, 3))
+    for k, fraction in enumerate(fractions.tolist()):
+        cosines = [math.cos(math.pi * i * fraction) for i in range(64)]
+        expected[k] = np.maximum(np.array(cosines) @ kernel + bias, 0.0)
+    assert (expected > 0).any(axis=0).all()
+    params = {"params": {"embedding": {"kernel": kernel, "bias": bias}}}
+    np.testing.assert_allclose(layer.apply(params, fractions), expected, atol=1e-4)
 
 
 def test_the_nature_network_has_the_shapes_of_its_paper():

@@ -13,6 +13,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import accelerator  # noqa: E402
 import against_peers  # noqa: E402
+import algorithms  # noqa: E402
 import algorithms_table  # noqa: E402
 import time_to_solve  # noqa: E402
 
@@ -75,7 +76,24 @@ def test_the_table_of_the_readme_is_that_of_the_results():
     timed = algorithms_table.rows_of(algorithms_table.paths("wall_time"))
     readme = (BENCHMARKS.parent / "README.md").read_text().splitlines()
     lines = algorithms_table.table(rows, timed)
-    assert [line for line in lines if line not in readme] == []
+    first = readme.index(lines[0])
+    assert readme[first : first + len(lines) + 1] == [*lines, ""]
+
+
+def test_results_of_algorithms_are_of_the_presets_that_there_are():
+    """Who changes a preset measures it anew; a setting that is new since then does not matter."""
+    for path in algorithms_table.paths():
+        found = json.loads(path.read_text())
+        command = found["command"]
+        named = command[command.index("--settings") + 1] if "--settings" in command else "{}"
+        for env, configs in found["configs"].items():
+            for name, config in configs.items():
+                own = json.loads(json.dumps(algorithms.config_of(env, name, json.loads(named))))
+                assert config == {key: own[key] for key in config}, (path, env, name)
+        measured = {(row["env"], row["algorithm"]) for row in found["rows"]}
+        assert measured == {
+            (env, name) for env, all_of in found["configs"].items() for name in all_of
+        }
 
 
 def test_a_cell_counts_seeds_steps_and_the_middle_half():
@@ -232,6 +250,7 @@ def test_algorithms_are_run_to_their_end_and_go_on(tmp_path):
     arguments += ["--runs", str(tmp_path / "runs"), "--settings", json.dumps(settings)]
     _, found = run(tmp_path, "algorithms.py", *arguments)
     assert [(row["seed"], row["env_step"]) for row in found["rows"]] == [(1000, 640), (1001, 640)]
+    assert found["configs"]["CartPole-v1"]["dqn"].items() >= settings.items()
     again = run(tmp_path, "algorithms.py", *arguments, "--gymnasium", "3")[1]  # of ended runs
     same = ("final", "confirmed_env_step")
     assert [[r[n] for n in same] for r in again["rows"]] == [
@@ -246,8 +265,6 @@ def test_algorithms_are_run_to_their_end_and_go_on(tmp_path):
 
 
 def test_a_seed_ends_where_its_return_was_confirmed_if_asked_to():
-    import algorithms
-
     context = SimpleNamespace(env_step=640, evaluate=lambda episodes: 480.0)
     for stops in (False, True):
         notes = algorithms.Notes(475.0)
@@ -258,8 +275,6 @@ def test_a_seed_ends_where_its_return_was_confirmed_if_asked_to():
 
 
 def test_a_return_that_was_never_confirmed_counts_as_infinitely_late():
-    import algorithms
-
     rows = [
         {"env": "CartPole-v1", "algorithm": "dqn", "confirmed_env_step": at, "final": final}
         | {"train_seconds": 1.0}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,9 @@ import pytest
 from PIL import Image
 
 import jaxrl_cb
+from jaxrl_cb.algorithms import VARIANTS
+from jaxrl_cb.algorithms.registry import OWN
+from jaxrl_cb.commands import axes
 from jaxrl_cb.config import resolve
 
 TINY = [
@@ -146,6 +150,27 @@ def test_envs_lists_what_there_is():
     assert "475" in lines["CartPole-v1"]
     assert "no: its actions are continuous" in lines["Pendulum-v1"]
     assert "downloads" in lines["MNISTBandit-bsuite"]
+
+
+def test_algorithms_lists_papers_and_what_each_is_made_of():
+    done = cli("algorithms")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in done.stdout.splitlines()]
+    assert {row[0] for row in rows if row and row[0]} == OWN
+    text = re.sub(r"\s+", " ", done.stdout)
+    for name in OWN:
+        (identifier,) = re.findall(r"(?:arXiv|doi):\S+$", VARIANTS[name].paper)
+        assert identifier in text
+        for setting in VARIANTS[name].settings:
+            assert setting in text
+
+
+def test_what_algorithms_are_made_of():
+    assert axes("dqn") == "replay, uniform, 1-step; values"
+    assert axes("double_dqn") == "replay, uniform, 1-step; values, double"
+    assert axes("rainbow") == "replay, by priority, 3-step; dueling, noisy; categorical, double"
+    assert axes("m_iqn") == "replay, uniform, 1-step; implicit quantiles, Munchausen"
+    assert axes("pqn") == "rollouts, Q(lambda); values"
 
 
 def test_config_of_another_run_gives_the_same_run(run, tmp_path):

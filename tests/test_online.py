@@ -12,6 +12,7 @@ from jaxrl_cb.config import common_settings, resolve
 from jaxrl_cb.envs import functional, make
 from jaxrl_cb.errors import ConfigError, ConfigTypeError, NonFiniteWarning
 from jaxrl_cb.learners import Exploration, OnlineConfig, OnlineLearner, ReplayLearner
+from jaxrl_cb.learners.online import Samples
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.ops.returns import lambda_returns
 from jaxrl_cb.trainer import Trainer, TrainerParams, memory
@@ -156,6 +157,33 @@ def test_a_second_truncation_within_the_declared_limit_has_no_weight():
         expected = np.array(by_hand(*(x.tolist() for x in numbers)))
         known = weights[:, env] > 0
         np.testing.assert_allclose(targets[known, env], expected[known], rtol=1e-5)
+
+
+def test_what_has_no_weight_is_not_learned_from():
+    environment = make("CartPole-v1")
+    learner = OnlineLearner(
+        *(environment, PQN(MLP(2, (8,))), 4),
+        OnlineConfig(rollout_length=4, num_minibatches=1, update_epochs=1),
+        GAMMA,
+    )
+    state = jax.jit(learner.init)(np.uint32(3), *learner.initial_values(1000))
+    rng = np.random.default_rng(0)
+    obs, target = rng.normal(size=(16, 4)), rng.normal(size=16)
+    weight = np.where(np.arange(16) < 8, 0.0, rng.random(16))
+    obs, target, weight = (x.astype(np.float32) for x in (obs, target, weight))
+    action = rng.integers(0, 2, 16).astype(np.int32)
+    learn = jax.jit(learner._learn)
+
+    after, (loss, _) = learn(state, Samples(obs, action, target, weight))
+    q = np.asarray(jax.vmap(learner.algorithm.q_values, (None, 0, None))(state.params, obs, None))
+    error = q[np.arange(16), action] - target
+    assert float(loss[0]) == pytest.approx(float(np.mean(weight * error**2 / 2)), rel=1e-4)
+    other = np.where(weight[:, None] == 0, 9, obs).astype(np.float32)
+    same, _ = learn(state, Samples(other, action, target, weight))
+    jax.tree.map(np.testing.assert_array_equal, same.params, after.params)
+    changed, _ = learn(state, Samples(other, action, target, np.ones_like(weight)))
+    unlike = zip(*map(jax.tree.leaves, (changed.params, after.params)), strict=True)
+    assert all((np.asarray(a) != b).any() for a, b in unlike)
 
 
 def test_every_sample_is_learned_from_as_often_as_there_are_epochs(monkeypatch):

@@ -17,9 +17,9 @@ from jaxrl_cb.config import resolve
 from jaxrl_cb.envs import make
 from jaxrl_cb.errors import CallbackValueError, ConfigError
 from jaxrl_cb.learners import ReplayConfig
-from jaxrl_cb.ops.segments import value_at
+from jaxrl_cb.ops.segments import segment, value_at
 from jaxrl_cb.trainer import EpochTrainCallback, TrainerCallbacks
-from jaxrl_cb.types import Experience, Rollout
+from jaxrl_cb.types import Experience, Rollout, Transition
 
 SIZES = [1, 15, 16, 17, 255, 256, 257, 5_000]
 
@@ -236,13 +236,62 @@ def settings_of(**changes):
     return settings | tiny.SHORT | {"priority_alpha": 0.6, "n_step": 1} | changes
 
 
+def learner_and_state(**changes):
+    config = resolve("CartPole-v1", "dqn", settings_of(**changes))
+    learner = config.build_learner(make("CartPole-v1", config.env.env_kwargs))
+    return learner, jax.jit(learner.init)(np.uint32(0), *learner.initial_values(1000))
+
+
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+def test_a_gradient_step_counts_each_sample_by_its_weight():
+    learner, state = learner_and_state(double=False, loss="squared")
+    rng = np.random.default_rng(0)
+    obs, next_obs = rng.normal(size=(2, 16, 4)).astype(np.float32)
+    action = rng.integers(0, 2, 16).astype(np.int32)
+    reward, discount = rng.random((2, 16)).astype(np.float32)
+    transition = Transition(obs, action, reward, discount, next_obs)
+    weight = np.where(np.arange(16) < 8, 0.0, rng.random(16)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(0), 2)
+    update = jax.jit(learner._update, compiler_options=QUICK)
+    q_values = jax.vmap(learner.algorithm.q_values, (None, 0, None))
+
+    after, (loss, _, errors) = update(state, transition, weight, keys)
+    q_next = np.asarray(q_values(state.target_params, next_obs, None))
+    q = np.asarray(q_values(state.params, obs, None))[np.arange(16), action]
+    error = q - (reward + discount * q_next.max(axis=1))
+    np.testing.assert_allclose(errors, abs(error), rtol=1e-4, atol=1e-6)
+    assert float(loss) == pytest.approx(float(np.mean(weight * error**2 / 2)), rel=1e-4)
+
+    other = transition.replace(obs=np.where(weight[:, None] == 0, 9, obs).astype(np.float32))
+    same, _ = update(state, other, weight, keys)
+    jax.tree.map(np.testing.assert_array_equal, same.params, after.params)
+    all_count, _ = update(state, transition, np.ones_like(weight), keys)
+    for own, all_own in zip(*map(jax.tree.leaves, (after.params, all_count.params)), strict=True):
+        assert (np.asarray(own) != all_own).any()
+
+
+def test_what_is_learned_follows_beta():
+    learner, state = learner_and_state()
+    step = jax.jit(learner.step, compiler_options=QUICK)
+    for _ in range(3):
+        state, _ = step(state)
+    assert len(np.unique(state.buffer.priorities.levels[0])) > 10
+
+    def learned(beta):
+        numbers = state.hyperparams.replace(priority_beta=segment(beta, beta, 0))
+        return jax.tree.leaves(step(state.replace(hyperparams=numbers))[0].params)
+
+    without, with_weights = learned(0.0), learned(1.0)
+    assert all((np.asarray(a) != b).any() for a, b in zip(without, with_weights, strict=True))
+
+
 @pytest.mark.parametrize("rate", [16.0, 6.0, 1.0])
 def test_each_vector_step_writes_the_priorities_of_what_it_drew(rate):
     """Rates of 4, 1.5 and 0.25 gradient steps: as many leaves change as were drawn, or fewer."""
-    config = resolve("CartPole-v1", "dqn", settings_of(samples_per_insert=rate))
-    learner = config.build_learner(make("CartPole-v1", config.env.env_kwargs))
-    state = jax.jit(learner.init)(np.uint32(0), *learner.initial_values(1000))
-    step = jax.jit(learner.step, compiler_options={"xla_backend_optimization_level": 0})
+    learner, state = learner_and_state(samples_per_insert=rate)
+    step = jax.jit(learner.step, compiler_options=QUICK)
     changes = []
     for _ in range(4):
         before = np.asarray(state.buffer.priorities.levels[0])

@@ -22,7 +22,7 @@ from jaxrl_cb.trainer import Trainer, TrainerParams
 GAMMA, NUM_ENVS, NUM_UPDATES = 0.9, 8, 3000
 
 
-def learner_of(environment, n, algorithm=None):
+def learner_of(environment, n, algorithm=None, **replay):
     """Acts at random, one gradient step per vector step, the target copied every 20 of them."""
     network = MLP(environment.spec.num_actions, hidden_sizes=(32,), layer_norm=False)
     return ReplayLearner(
@@ -35,6 +35,7 @@ def learner_of(environment, n, algorithm=None):
             samples_per_insert=8,
             start_timesteps=(n - 1) * NUM_ENVS,
             n_step=n,
+            **replay,
         ),
         TargetConfig(gamma=GAMMA, tau=1.0, target_update_period=20),
         optimizer=OptimizerConfig(learning_rate=1e-2, learning_rate_schedule="linear"),

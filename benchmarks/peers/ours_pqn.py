@@ -39,7 +39,7 @@ def build(work):
             "env_steps": record.env_step,
             "updates": record.num_updates,
             "num_params": sum(leaf[0].size for leaf in params),
-            "features": [16, 128],
+            "features": [leaf.shape[-1] for leaf in params if leaf.ndim > 2][:-1],
             "curve": [float(record.mean[0]) for record in result.history],
             "final": float(record.mean[0]),
         }

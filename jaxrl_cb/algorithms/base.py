@@ -109,14 +109,16 @@ class NetworkAlgorithm:
                 )
 
     def init(self, key: Array, obs: Array) -> PyTree:
+        """The network's parameters for observations like `obs` ([*obs])."""
         return self.network.init(key, obs)
 
     def observe(self, params: PyTree, obs: Array) -> PyTree:
+        """The parameters after observations [E, *obs], where the network counts them."""
         method = getattr(self.network, "observe", None)
         return params if method is None else method(params, obs)
 
     def apply(self, params: PyTree, obs: Array, *more: Array, key: Array | None) -> Array:
-        """What the network gives; without a key it has no noise."""
+        """[A] or [A, N] of an observation [*obs], by the network; without a key it has no noise."""
         if key is None or not getattr(self.network, "noisy", False):
             return self.network.apply(params, obs, *more)
         return self.network.apply(params, obs, *more, rngs={"noise": key})
@@ -136,10 +138,12 @@ class ActionValues(NetworkAlgorithm):
         check_choice("loss", self.loss_name, LOSSES)
 
     def q_values(self, params: PyTree, obs: Array, key: Array | None) -> Array:
+        """[A], what the network gives."""
         return self.apply(params, obs, key=key)
 
     def loss(
         self, params: PyTree, obs: Array, action: Array, target: Array, key: Array
     ) -> tuple[Array, Array]:
+        """The loss [] of ``q(obs, action) - target``, and its magnitude [] as priority."""
         error = chosen(self.apply(params, obs, key=key), action) - target
         return LOSSES[self.loss_name](error), jnp.abs(error)

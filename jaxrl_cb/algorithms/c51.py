@@ -17,8 +17,9 @@ from jaxrl_cb.types import Array, PyTree, Transition
 class C51(NetworkAlgorithm):
     """Learns the probability of each of N evenly spaced returns (Bellemare et al. 2017).
 
-    The loss is the cross entropy; the priority is the divergence from the target, which is that
-    without what no prediction could avoid (Hessel et al. 2018).
+    The target [N] is ``r + discount * z`` of the next action's distribution, projected on the atoms
+    (eq. 7). The loss is the cross entropy; the priority is the divergence from the target, which is
+    that without what no prediction could avoid (Hessel et al. 2018).
 
     Attributes:
         network: gives [A, N] logits.

@@ -15,9 +15,13 @@ from jaxrl_cb.types import Array, PyTree, Transition
 class DQN(ActionValues):
     """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016; Vieillard et al. 2020).
 
+    The target [] is ``r + discount * max_a q_target(s', a)``; double, ``q_target(s', argmax_a
+    q(s', a))`` in place of the maximum (eq. 4 there); Munchausen: `Munchausen`.
+
     Attributes:
         network: gives [A] action values.
-        double: whether the online network chooses the action that the target network values.
+        double: whether the online network chooses the action that the target network values, as
+            here by default and in "double_dqn", but not in "dqn".
         loss_name: "squared" or "huber" (threshold 1).
         munchausen: makes it Munchausen DQN, whose target network does all; `double` is not asked.
     """

@@ -17,6 +17,9 @@ from jaxrl_cb.types import Array, PyTree, Transition
 class IQN(NetworkAlgorithm):
     """Learns the quantiles at random fractions (Dabney et al. 2018, IQN; Vieillard et al. 2020).
 
+    The target [num_target_fractions] is ``r + discount * quantiles`` of the action with the
+    greatest mean, the loss that of `QRDQN` at the drawn fractions (eq. 3); M-IQN: `Munchausen`.
+
     Attributes:
         network: ``apply(params, obs, fractions [K])`` gives [A, K] quantiles.
         num_fractions: drawn for the loss, for each sample.

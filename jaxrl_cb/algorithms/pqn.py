@@ -9,7 +9,8 @@ from jaxrl_cb.algorithms.base import ActionValues
 class PQN(ActionValues):
     """Q-learning without replay and target network, which LayerNorm keeps steady.
 
-    (Gallici et al. 2024.) Its targets are made by the learner.
+    (Gallici et al. 2024, algorithm 1.) Its targets [], Q(lambda) returns, are made by the
+    learner, see `jaxrl_cb.ops.returns.lambda_returns`.
 
     Attributes:
         network: gives [A] action values.

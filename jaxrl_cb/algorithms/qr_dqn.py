@@ -15,6 +15,9 @@ from jaxrl_cb.types import Array, PyTree, Transition
 class QRDQN(NetworkAlgorithm):
     """Learns N quantiles of the return (Dabney et al. 2018, QR-DQN).
 
+    The target [N] is ``r + discount * quantiles`` of the action with the greatest mean, the loss
+    the quantile Huber loss with threshold 1 (eq. 10), summed over the N and averaged over targets.
+
     Attributes:
         network: gives [A, N] quantiles.
         num_quantiles: N.

@@ -89,6 +89,7 @@ RAINBOW: dict[str, Any] = {
     **{"double": True, "dueling": True, "n_step": 3, **NOISY, **GREEDY},
     **{"priority_alpha": 0.5, "priority_beta": 0.4, "priority_beta_final": 1.0},
 }
+# Clark et al. explore by noise and by epsilon. Their spectral norm and Impala network are not here.
 BTR: dict[str, Any] = {
     **{"num_envs": 64, "dueling": True, "n_step": 3, **NOISY},
     **{"priority_alpha": 0.2, "priority_beta": 0.45, "priority_beta_final": 0.45},
@@ -99,22 +100,43 @@ ONLINE: dict[str, Any] = {
 }
 
 VARIANTS = {
-    "dqn": Variant(_dqn, "Mnih et al. 2015", ("double", "loss"), PLAIN),
-    "double_dqn": Variant(_dqn, "van Hasselt et al. 2016", ("double", "loss"), {"double": True}),
+    "dqn": Variant(_dqn, "Mnih et al. 2015, doi:10.1038/nature14236", ("double", "loss"), PLAIN),
+    "double_dqn": Variant(
+        _dqn, "van Hasselt et al. 2016, arXiv:1509.06461", ("double", "loss"), {"double": True}
+    ),
     "dueling_dqn": Variant(
-        _dqn, "Wang et al. 2016", ("double", "loss"), {"double": True, "dueling": True}
+        _dqn,
+        "Wang et al. 2016, arXiv:1511.06581",
+        ("double", "loss"),
+        {"double": True, "dueling": True},
     ),
-    "noisy_dqn": Variant(_dqn, "Fortunato et al. 2018", ("double", "loss"), PLAIN | NOISY | GREEDY),
-    "munchausen_dqn": Variant(_munchausen_dqn, "Vieillard et al. 2020", ("loss", *MUNCHAUSEN)),
-    "c51": Variant(_c51, "Bellemare et al. 2017", ("num_atoms", "v_min", "v_max", "double"), PLAIN),
-    "qr_dqn": Variant(_qr_dqn, "Dabney et al. 2018a", ("num_quantiles", "double"), PLAIN),
-    "iqn": Variant(_iqn, "Dabney et al. 2018b", (*FRACTIONS, "double"), PLAIN),
-    "m_iqn": Variant(_m_iqn, "Vieillard et al. 2020", (*FRACTIONS, *MUNCHAUSEN)),
+    "noisy_dqn": Variant(
+        _dqn, "Fortunato et al. 2018, arXiv:1706.10295", ("double", "loss"), PLAIN | NOISY | GREEDY
+    ),
+    "munchausen_dqn": Variant(
+        _munchausen_dqn, "Vieillard et al. 2020, arXiv:2007.14430", ("loss", *MUNCHAUSEN)
+    ),
+    "c51": Variant(
+        _c51,
+        "Bellemare et al. 2017, arXiv:1707.06887",
+        ("num_atoms", "v_min", "v_max", "double"),
+        PLAIN,
+    ),
+    "qr_dqn": Variant(
+        _qr_dqn, "Dabney et al. 2018, arXiv:1710.10044", ("num_quantiles", "double"), PLAIN
+    ),
+    "iqn": Variant(_iqn, "Dabney et al. 2018, arXiv:1806.06923", (*FRACTIONS, "double"), PLAIN),
+    "m_iqn": Variant(_m_iqn, "Vieillard et al. 2020, arXiv:2007.14430", (*FRACTIONS, *MUNCHAUSEN)),
     "rainbow": Variant(
-        _c51, "Hessel et al. 2018", ("num_atoms", "v_min", "v_max", "double"), RAINBOW
+        _c51,
+        "Hessel et al. 2018, arXiv:1710.02298",
+        ("num_atoms", "v_min", "v_max", "double"),
+        RAINBOW,
     ),
-    "btr": Variant(_m_iqn, "Clark et al. 2024", (*FRACTIONS, *MUNCHAUSEN), BTR),
-    "pqn": Variant(_pqn, "Gallici et al. 2024", ("loss",), ONLINE, regime="online"),
+    "btr": Variant(_m_iqn, "Clark et al. 2024, arXiv:2411.03820", (*FRACTIONS, *MUNCHAUSEN), BTR),
+    "pqn": Variant(
+        _pqn, "Gallici et al. 2024, arXiv:2407.04811", ("loss",), ONLINE, regime="online"
+    ),
 }
 """By name; `register` adds to it."""
 
