@@ -1,8 +1,8 @@
 """Environments whose true action values are known, each of which isolates one thing.
 
-All but three are Andy Jones's probes ("Debugging RL, Without the Agonizing Pain"); the last two
+The first five are Andy Jones's probes ("Debugging RL, Without the Agonizing Pain"); the last two
 are about truncation. In all of them both actions lead to the same state. So the values hold under
-any policy, and for any n of n-step returns but in `delayed_reward_of_action`, which takes n = 1.
+any policy, and for any n of n-step returns but in ``delayed_reward(of_action=True)``: n = 1.
 """
 
 import jax
@@ -37,25 +37,11 @@ def reward_of_observation():
     return functional(reset, step, num_actions=2, time_limit=1, id="reward-of-observation")
 
 
-def delayed_reward():
-    """Observation 0, then 1, then the end with reward 1: Q(1) = 1 and Q(0) = gamma."""
+def delayed_reward(*, of_action=False):
+    """Observation 0, then 1, then the end with reward 1: Q(1) = 1 and Q(0) = gamma.
 
-    def reset(key):
-        return jnp.int32(0), jnp.zeros((1,), jnp.float32)
-
-    def step(key, time, action):
-        time = time + 1
-        over = time == 2
-        obs = time.astype(jnp.float32)[None]
-        return time, obs, jnp.where(over, 1.0, 0.0), over, jnp.bool_(False)
-
-    return functional(reset, step, num_actions=2, time_limit=2, id="delayed-reward")
-
-
-def delayed_reward_of_action():
-    """Observation 0, then 1, then the end with reward -1 for action 0 and 1 for action 1.
-
-    Q(1) = (-1, 1); Q(0) is gamma of the best of these for both actions.
+    With `of_action` it is -1 for action 0 and 1 for action 1: Q(1) = (-1, 1), and Q(0) is gamma for
+    both actions.
     """
 
     def reset(key):
@@ -65,10 +51,10 @@ def delayed_reward_of_action():
         time = time + 1
         over = time == 2
         obs = time.astype(jnp.float32)[None]
-        reward = jnp.where(over, 2.0 * action.astype(jnp.float32) - 1.0, 0.0)
-        return time, obs, reward, over, jnp.bool_(False)
+        paid = 2.0 * action.astype(jnp.float32) - 1.0 if of_action else 1.0
+        return time, obs, jnp.where(over, paid, 0.0), over, jnp.bool_(False)
 
-    return functional(reset, step, num_actions=2, time_limit=2, id="delayed-reward-of-action")
+    return functional(reset, step, num_actions=2, time_limit=2, id="delayed-reward")
 
 
 def reward_of_action():

@@ -248,7 +248,7 @@ def test_it_learns_values_that_are_known(name):
     are worth the same: Q(0) = -0.9 * 0.3 log 2 + 0.9 = 0.7129. Q(lambda) looks ahead to what was
     done, here at random and so worth 0: Q(0) = 0.9 * (0.35 * 1 + 0.65 * 0) = 0.315.
     """
-    environment = probes.delayed_reward_of_action()
+    environment = probes.delayed_reward(of_action=True)
     settings = {"hidden_sizes": (32,), "layer_norm": False, "num_atoms": 9, "num_quantiles": 5}
     settings |= {"v_min": -2.0, "v_max": 2.0, "munchausen_temperature": 0.3}
     config = resolve(None, name, own_settings(name, **settings))
