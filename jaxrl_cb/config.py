@@ -319,8 +319,8 @@ def common_settings(named: Mapping[str, Any], *algorithms: str) -> dict[str, Any
 
 def _own_defaults(variant: Variant, named: Mapping[str, Any]) -> dict[str, Any]:
     """The algorithm's defaults; without the noise that it explores by, epsilon is as usual."""
-    kept = GREEDY if variant.defaults.get("noisy") and not named.get("noisy", True) else {}
-    return {name: value for name, value in variant.defaults.items() if name not in kept}
+    without = GREEDY if variant.defaults.get("noisy") and not named.get("noisy", True) else {}
+    return {name: value for name, value in variant.defaults.items() if name not in without}
 
 
 def _leave_out(algorithm: str, usual: dict[str, Any], named: Mapping[str, Any]) -> None:
