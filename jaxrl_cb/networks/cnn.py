@@ -1,6 +1,7 @@
 """Convolutional Q-network for small images, such as MinAtar's."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxrl_cb.networks.mlp import QNetwork
@@ -79,10 +80,8 @@ def patches(image: Array) -> Array:
         [rows - 2, columns - 2, 9 * channels], a patch's elements in the order of an array
         [3, 3, channels].
     """
-    rows, columns = image.shape[0] - KERNEL + 1, image.shape[1] - KERNEL + 1
-    shifted = [
-        image[row : row + rows, column : column + columns]
-        for row in range(KERNEL)
-        for column in range(KERNEL)
-    ]
-    return jnp.concatenate(shifted, axis=-1)
+    rows, columns, channels = image.shape
+    first = np.arange(rows - KERNEL + 1)[:, None] * columns + np.arange(columns - KERNEL + 1)
+    within = np.arange(KERNEL)[:, None] * columns + np.arange(KERNEL)
+    pixels = first[:, :, None] + within.ravel()
+    return image.reshape(rows * columns, channels)[pixels].reshape(*first.shape, -1)
