@@ -55,8 +55,15 @@ class Contender:
         return json.loads(line)
 
 
-def take_turns(contenders: Sequence[Contender], rounds: int) -> list[dict[str, Any]]:
+def take_turns(
+    contenders: Sequence[Contender], rounds: int, first_seed: int = 0
+) -> list[dict[str, Any]]:
     """Waits for all, lets them take turns, and ends them; the first round is not counted.
+
+    Args:
+        contenders: that take turns.
+        rounds: that count.
+        first_seed: of the first round, which each after it adds 1 to.
 
     Returns:
         What each said to have done in the last round.
@@ -67,7 +74,7 @@ def take_turns(contenders: Sequence[Contender], rounds: int) -> list[dict[str, A
     for number in range(rounds + 1):
         first = number % len(contenders)
         for contender in (*contenders[first:], *contenders[:first]):
-            done[contender.name] = contender.run(number)
+            done[contender.name] = contender.run(first_seed + number)
             seconds = done[contender.name]["seconds"]
             if number:
                 contender.seconds.append(seconds)

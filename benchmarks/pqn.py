@@ -3,7 +3,9 @@
 The same network, environments, rollouts, minibatches and epochs, its authors' own settings (RAdam,
 linear learning rate, lambda 0.65, epsilon to 0.05 over a tenth). Contenders take turns; the first
 round is not counted. Without `--tests` each round trains for `--env-steps` and tests nothing (this
-library once, one episode); with it each tests 128 environments so many times on the way.
+library once, one episode); with it each tests 128 environments so many times on the way. `--seeds`
+trains so many at once, each contender in its own way: here one CPU device per core and seed, there
+`vmap`; steps per second are those of all seeds.
 
     python benchmarks/pqn.py --python PYTHON_WITH_GYMNAX_BELOW_1 --purejaxql CHECKOUT \\
         --json benchmarks/results/pqn_throughput.json
@@ -33,16 +35,20 @@ def main() -> None:
     parser.add_argument("--env-steps", type=int, default=131_072)
     parser.add_argument("--tests", type=int, default=0, help="on the way")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="of the first round")
+    parser.add_argument("--seeds", type=int, default=1, help="trained at once")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.tests and arguments.seeds > 1:
+        parser.error("several --seeds are for speed; with --tests there is one")
     unit = SIZES["num_envs"] * SIZES["rollout_length"] * max(arguments.tests, 1)
     steps = arguments.env_steps // unit * unit
     work = SIZES | {"env": f"{arguments.game}-MinAtar", "env_steps": steps, "decay_steps": steps}
-    work |= {"tests": arguments.tests, "purejaxql": arguments.purejaxql}
+    work |= {"tests": arguments.tests, "seeds": arguments.seeds, "purejaxql": arguments.purejaxql}
     entrants = [Contender("jaxrl_cb", sys.executable, "ours_pqn.py", work)]
     if arguments.python:
         entrants.append(Contender("purejaxql", arguments.python, "purejaxql_pqn.py", work))
-    results = take_turns(entrants, arguments.rounds)
+    results = take_turns(entrants, arguments.rounds, arguments.first_seed)
     updates = (
         steps
         * SIZES["update_epochs"]
@@ -51,7 +57,8 @@ def main() -> None:
     )
     rows = []
     for entrant, done in zip(entrants, results, strict=True):
-        if (done["env_steps"], done["updates"], done["features"]) != (steps, updates, [16, 128]):
+        found = [done[name] for name in ("seeds", "env_steps", "updates", "features")]
+        if found != [arguments.seeds, steps, updates, [16, 128]]:
             raise RuntimeError(f"{entrant.name} did other work: {done}")
         seconds = entrant.seconds or [done["seconds"]]
         pairs = zip(seconds, entrants[0].seconds or [results[0]["seconds"]], strict=True)
@@ -59,7 +66,7 @@ def main() -> None:
             {
                 "name": entrant.name,
                 "seconds": seconds,
-                "env_steps_per_second": steps / statistics.median(seconds),
+                "env_steps_per_second": arguments.seeds * steps / statistics.median(seconds),
                 "times_ours": statistics.median(theirs / own for theirs, own in pairs),
                 **{name: done[name] for name in ("num_params", "curve", "final")},
                 **entrant.about,

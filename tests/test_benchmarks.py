@@ -230,9 +230,11 @@ def test_a_sweep_with_halving_is_compared_with_the_whole(tmp_path):
 
 @pytest.mark.slow
 def test_pqn_does_the_work_that_is_compared(tmp_path):
-    _, found = run(tmp_path, "pqn.py", "--env-steps", "4096", "--rounds", "1")
+    work = ["--env-steps", "4096", "--rounds", "1", "--seeds", "2"]
+    _, found = run(tmp_path, "pqn.py", *work)
     (row,) = found["rows"]
     assert (row["name"], len(row["seconds"]), len(row["curve"])) == ("jaxrl_cb", 1, 2)
+    assert row["env_steps_per_second"] == pytest.approx(2 * 4096 / row["seconds"][0])
 
 
 @pytest.mark.slow

@@ -9,8 +9,10 @@ def build(work):
 
     from jaxrl_cb.config import resolve
     from jaxrl_cb.envs import make
+    from jaxrl_cb.machine import use_all_cores
     from jaxrl_cb.trainer import Trainer
 
+    use_all_cores(work["seeds"])
     unit = work["num_envs"] * work["rollout_length"]
     iterations = work["env_steps"] // unit
     epochs = max(work["tests"], 1)
@@ -19,7 +21,7 @@ def build(work):
         **{"update_epochs": work["update_epochs"], "network": "cnn", "hidden_sizes": (128,)},
         **{"epsilon_decay_steps": work["decay_steps"] // 10, "learning_rate": 5e-4},
         **{"epoch_num_steps": iterations // epochs * unit, "max_epochs": epochs},
-        **{"num_test_episodes": 128 if work["tests"] else 1},
+        **{"num_test_episodes": 128 if work["tests"] else 1, "num_seeds": work["seeds"]},
     }
     config = resolve(None, "pqn", settings)
     environment = make(work["env"])
@@ -36,6 +38,7 @@ def build(work):
         params = jax.tree.leaves(result.policy.params)
         record = result.history[-1]
         return {
+            "seeds": len(record.mean),
             "env_steps": record.env_step,
             "updates": record.num_updates,
             "num_params": sum(leaf[0].size for leaf in params),

@@ -31,7 +31,7 @@ def build(work):
     }
 
     def keys(seed):
-        return jax.random.split(jax.random.PRNGKey(seed), 1)
+        return jax.random.split(jax.random.PRNGKey(seed), work["seeds"])
 
     env, env_params = gymnax.make(work["env"])
     network = module.QNetwork(env.action_space(env_params).n, norm_type=config["NORM_TYPE"])
@@ -70,9 +70,10 @@ def build(work):
         curve = np.asarray(metrics.get("test/returned_episode_returns", np.zeros((1, 0))))[0]
         changes = [i for i in range(len(curve)) if i == 0 or curve[i] != curve[i - 1]]
         return {
+            "seeds": len(state.timesteps),
             "env_steps": int(state.timesteps[0]),
             "updates": int(state.grad_steps[0]),
-            "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            "num_params": sum(leaf[0].size for leaf in jax.tree.leaves(state.params)),
             "features": [int(kernel.shape[-1]) for kernel in kernels[:-1]],
             "curve": [float(curve[i]) for i in changes],
             "final": float(played[0][0]) if played is not None else None,
