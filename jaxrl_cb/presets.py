@@ -39,6 +39,14 @@ MINATAR_DQN: dict[str, Any] = {  # chosen on Breakout
     "epsilon_decay_steps": 250_000,
 }
 
+MINATAR_CNN_DQN: dict[str, Any] = MINATAR_DQN | {  # chosen on Asterix
+    "n_step": 1,
+    "gamma": 0.99,
+    "dueling": False,
+    "learning_rate": 5e-4,
+    "network": "cnn",
+}
+
 MINATAR_ATOMS: dict[str, Any] = {"v_min": 0.0, "v_max": 50.0}
 """No reward is below 0, and with the discount of `MINATAR_DQN`, some 200 steps, the 168 that `pqn`
 gets in 1,000 steps of SpaceInvaders, the most of the five games, are worth 34."""
@@ -225,10 +233,10 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_final": 0.02,
         "epsilon_decay_steps": 48_000,
     },
-    ("Asterix-MinAtar", "dqn"): MINATAR_DQN,
+    ("Asterix-MinAtar", "dqn"): MINATAR_CNN_DQN,
     ("Breakout-MinAtar", "dqn"): MINATAR_DQN,
     ("Freeway-MinAtar", "dqn"): MINATAR_DQN,
-    ("Seaquest-MinAtar", "dqn"): MINATAR_DQN,
+    ("Seaquest-MinAtar", "dqn"): MINATAR_CNN_DQN,
     ("SpaceInvaders-MinAtar", "dqn"): MINATAR_DQN,
     ("Asterix-MinAtar", "c51"): MINATAR_ATOMS,
     ("Breakout-MinAtar", "c51"): MINATAR_ATOMS,
