@@ -1073,6 +1073,55 @@ MUTANTS = [
         "q_next[jnp.argmin(q_select)]",
         "test_algorithms.py values_that_are_known",
     ),
+    Mutant(
+        "cnn: the mean of a minibatch's features stays in the bias",
+        "networks/cnn.py",
+        'bias = conv["bias"] - jnp.mean(conv["bias"], keepdims=True)',
+        'bias = conv["bias"]',
+        "test_networks.py learned_from_has_values or normalized_features",
+    ),
+    Mutant(
+        "cnn: means over what goes in, not over features",
+        "networks/cnn.py",
+        'jnp.mean(conv["kernel"], axis=1, keepdims=True)',
+        'jnp.mean(conv["kernel"], axis=0, keepdims=True)',
+        "test_networks.py learned_from_has_values or normalized_features",
+    ),
+    Mutant(
+        "cnn: features of a minibatch before positions",
+        "networks/cnn.py",
+        "return x.swapaxes(0, 1).reshape(",
+        "return x.reshape(",
+        "test_networks.py learned_from_has_values or normalized_features",
+    ),
+    Mutant(
+        "cnn: what is learned from is laid out as what is acted upon",
+        "networks/cnn.py",
+        "is_plain and is_mapped(SAMPLE_AXIS)",
+        "not is_plain and is_mapped(SAMPLE_AXIS)",
+        "test_networks.py have_their_axis_last",
+    ),
+    Mutant(
+        "cnn: bfloat16 is taken for float32 in a minibatch",
+        "networks/cnn.py",
+        "self.layer_norm and jnp.dtype(self.compute_dtype) == jnp.float32",
+        "self.layer_norm",
+        "test_networks.py have_their_axis_last",
+    ),
+    Mutant(
+        "iqn: the samples of a target share their fractions",
+        "algorithms/iqn.py",
+        "in (SAMPLE_AXIS, TARGET_AXIS):",
+        "in (SAMPLE_AXIS,):",
+        "test_algorithms.py fractions_are_drawn",
+    ),
+    Mutant(
+        "targets are mapped as losses are",
+        "learners/replay.py",
+        "(algorithm.target, (None, None, 0, None), axis_name=TARGET_AXIS)",
+        "(algorithm.target, (None, None, 0, None), axis_name=SAMPLE_AXIS)",
+        "test_algorithms.py axes_of_these_names",
+    ),
 ]
 
 

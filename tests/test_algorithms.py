@@ -36,6 +36,7 @@ from jaxrl_cb.envs import make
 from jaxrl_cb.errors import ConfigError, ConfigTypeError
 from jaxrl_cb.networks import MLP
 from jaxrl_cb.networks.layers import FractionEmbedding
+from jaxrl_cb.ops.mapped import is_mapped
 from jaxrl_cb.ops.segments import value_at
 from jaxrl_cb.trainer import EpochTrainCallbackDQNSetEps, Policy, TrainerCallbacks
 from jaxrl_cb.types import Transition
@@ -144,12 +145,36 @@ def test_iqn_is_what_rlax_computes(rlax, double):
     assert loss == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_fractions_are_drawn_for_each_sample_and_are_the_same_for_each_seed_of_random_numbers():
+@pytest.mark.parametrize("axis", ["samples", "targets"])
+def test_fractions_are_drawn_for_each_sample_and_are_the_same_for_each_seed_of_random_numbers(axis):
     algorithm, key = IQN(Table(), 4, 6), jax.random.key(3)
-    both = jax.vmap(lambda _: algorithm._drawn(key, 4), axis_name="samples")(np.zeros(3))
+    both = jax.vmap(lambda _: algorithm._drawn(key, 4), axis_name=axis)(np.zeros(3))
     assert len(set(np.asarray(both).ravel().tolist())) == 12
-    again = jax.vmap(lambda _: algorithm._drawn(key, 4), axis_name="samples")(np.zeros(3))
+    again = jax.vmap(lambda _: algorithm._drawn(key, 4), axis_name=axis)(np.zeros(3))
     np.testing.assert_array_equal(both, again)
+
+
+def test_a_learner_maps_targets_and_losses_over_axes_of_these_names():
+    found = {}
+
+    def note(what):
+        found[what] = [axis for axis in ("samples", "targets", "environments") if is_mapped(axis)]
+
+    class Noting(DQN):
+        def target(self, *inputs):
+            note("target")
+            return super().target(*inputs)
+
+        def loss(self, *inputs):
+            note("loss")
+            return super().loss(*inputs)
+
+    register("noting", Variant(lambda make_network, own: Noting(make_network()), "ours"))
+    try:
+        jaxrl_cb.train("CartPole-v1", "noting", **own_settings("dqn", **SETTINGS))
+    finally:
+        del VARIANTS["noting"]
+    assert found == {"target": ["targets"], "loss": ["samples"]}
 
 
 def by_hand(q, q_next, own, outcomes, alpha, temperature, clip):

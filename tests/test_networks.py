@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,8 @@ from flax import linen as nn
 
 from jaxrl_cb.algorithms import DQN
 from jaxrl_cb.networks import CNN, MLP
-from jaxrl_cb.networks.cnn import patches
+from jaxrl_cb.networks.cnn import normalized_features, patches
+from jaxrl_cb.ops.mapped import ENVIRONMENT_AXIS, SAMPLE_AXIS, TARGET_AXIS
 from jaxrl_cb.types import Transition
 
 OBS_SHAPE, NUM_ACTIONS, HIDDEN = (2, 3), 4, (8, 5)
@@ -171,24 +173,113 @@ class PlainCNN(nn.Module):
         return nn.Dense(self.num_actions, name="head")(nn.relu(x))
 
 
+def convolutional(layer_norm, rng):
+    """A network with random parameters, and the function that gives flax's own network the same."""
+    network = CNN(3, (7,), layer_norm, conv_features=5)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((6, 4, 2)))
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+    def plain(params):
+        own, mlp = params["params"], params["params"]["mlp"]
+        conv = {**own["conv"], "kernel": own["conv"]["kernel"].reshape(3, 3, 2, 5)}
+        same = {"conv": conv, **{name: mlp[name] for name in ("Dense_0", "head")}}
+        if layer_norm:
+            same |= {"LayerNorm_0": own["LayerNorm_0"], "LayerNorm_1": mlp["LayerNorm_0"]}
+        return {"params": same}
+
+    return network, params, plain
+
+
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("dtype", [bool, np.float32])
 def test_convolution_of_patches_is_that_of_flax(layer_norm, dtype):
-    network = CNN(3, (7,), layer_norm, conv_features=5)
     rng = np.random.default_rng(0)
+    network, params, plain = convolutional(layer_norm, rng)
     obs = rng.integers(0, 2, (6, 4, 2)).astype(dtype)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), obs)
-    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)["params"]
-    mlp = params["mlp"]
-    plain = {
-        "conv": {**params["conv"], "kernel": params["conv"]["kernel"].reshape(3, 3, 2, 5)},
-        **{name: mlp[name] for name in ("Dense_0", "head")},
-    }
-    if layer_norm:
-        plain |= {"LayerNorm_0": params["LayerNorm_0"], "LayerNorm_1": mlp["LayerNorm_0"]}
-    expected = PlainCNN(3, layer_norm).apply({"params": plain}, obs)
-    found = jax.jit(network.apply)({"params": params}, obs)
+    expected = PlainCNN(3, layer_norm).apply(plain(params), obs)
+    found = jax.jit(network.apply)(params, obs)
     assert (found.shape, found.dtype) == ((3,), jnp.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("dtype", [bool, np.float32])
+def test_a_minibatch_that_is_learned_from_has_values_and_gradients_of_flax(layer_norm, dtype):
+    rng = np.random.default_rng(1)
+    network, params, plain = convolutional(layer_norm, rng)
+    other = PlainCNN(3, layer_norm)
+    batch = rng.integers(0, 2, (9, 6, 4, 2)).astype(dtype)
+    weight = rng.normal(size=(9, 3)).astype(np.float32)
+
+    def loss(params, apply):
+        values = jax.vmap(apply, (None, 0), axis_name=SAMPLE_AXIS)(params, batch)
+        return jnp.sum(weight * values), values
+
+    def flax(params, obs):
+        return other.apply(plain(params), obs)
+
+    differentiated = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    (found, values), (expected, others) = (
+        differentiated(params, apply) for apply in (network.apply, flax)
+    )
+    assert (values.shape, values.dtype) == ((9, 3), jnp.float32)
+    np.testing.assert_allclose(values, others, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere it is not used")
+def test_only_minibatches_that_are_learned_from_have_their_axis_last(monkeypatch):
+    used = []
+
+    def counted(*inputs):
+        used.append(1)
+        return normalized_features(*inputs)
+
+    monkeypatch.setattr("jaxrl_cb.networks.cnn.normalized_features", counted)
+    batch = jnp.zeros((9, 6, 4, 2))
+
+    def uses(axis, **fields):
+        used.clear()
+        network = CNN(3, (7,), **fields)
+        params = network.init(jax.random.key(0), batch[0])
+        jax.vmap(network.apply, (None, 0), axis_name=axis)(params, batch)
+        return len(used)
+
+    assert uses(SAMPLE_AXIS) == 1
+    assert uses(TARGET_AXIS) == uses(ENVIRONMENT_AXIS) == uses(None) == 0
+    assert uses(SAMPLE_AXIS, layer_norm=False) == 0
+    assert uses(SAMPLE_AXIS, compute_dtype="bfloat16") == 0
+
+
+@pytest.mark.parametrize("mapped", ["images", "parameters", "both", "neither"])
+def test_normalized_features_of_what_is_mapped_in_any_way(mapped):
+    """Three images, three convolutions, each with each: in any way in which `vmap` can be used."""
+    rng = np.random.default_rng(2)
+
+    def drawn(*shape):
+        return rng.normal(size=(3, *shape)).astype(np.float32)
+
+    images = drawn(4, 5, 2)
+    params = {"kernel": drawn(18, 6), "bias": drawn(6)}, {"scale": drawn(6), "bias": drawn(6)}
+    by_hand = np.zeros((3, 3, 6 * 6), np.float32)  # of each convolution and image
+    for i, j, row, column in np.ndindex(3, 3, 2, 3):
+        (kernel, bias), (scale, shift) = ([x[i] for x in p.values()] for p in params)
+        patch = images[j, row : row + 3, column : column + 3].ravel().astype(np.float64)
+        x = patch @ kernel + bias
+        x = (x - x.mean()) / np.sqrt(x.var() + 1e-6) * scale + shift
+        by_hand[i, j, 6 * (3 * row + column) :][:6] = np.maximum(x, 0)
+    of_images = jax.vmap(normalized_features, (0, None, None))
+    of_params = jax.vmap(normalized_features, (None, 0, 0))
+    first = jax.tree.map(lambda x: x[0], params)
+    found, expected = {
+        "images": (jax.vmap(of_images, (None, 0, 0))(images, *params), by_hand),
+        "parameters": (
+            jax.vmap(of_params, (0, None, None))(images, *params),
+            by_hand.swapaxes(0, 1),
+        ),
+        "both": (jax.vmap(normalized_features)(images, *params), by_hand[range(3), range(3)]),
+        "neither": (normalized_features(images[0], *first), by_hand[0, 0]),
+    }[mapped]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 

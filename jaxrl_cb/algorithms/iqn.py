@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxrl_cb.algorithms.base import NetworkAlgorithm
 from jaxrl_cb.checks import check_bool, check_int
 from jaxrl_cb.ops.distributions import chosen_row, midpoints, quantile_huber
-from jaxrl_cb.ops.mapped import SAMPLE_AXIS, own_key
+from jaxrl_cb.ops.mapped import SAMPLE_AXIS, TARGET_AXIS, own_key
 from jaxrl_cb.ops.munchausen import Munchausen
 from jaxrl_cb.types import Array, PyTree, Transition
 
@@ -77,4 +77,6 @@ class IQN(NetworkAlgorithm):
         return jnp.mean(self.apply(params, obs, fractions, key=key), axis=1)
 
     def _drawn(self, key: Array, count: int) -> Array:
-        return jax.random.uniform(own_key(key, SAMPLE_AXIS), (count,))
+        for axis in (SAMPLE_AXIS, TARGET_AXIS):
+            key = own_key(key, axis)
+        return jax.random.uniform(key, (count,))

@@ -19,7 +19,7 @@ from jaxrl_cb.learners.base import Learner, Size
 from jaxrl_cb.learners.replay_config import ReplayConfig, TargetConfig
 from jaxrl_cb.ops.counters import NEVER, divisors, take_credit, updates_after
 from jaxrl_cb.ops.finite import index_if_nonfinite
-from jaxrl_cb.ops.mapped import SAMPLE_AXIS
+from jaxrl_cb.ops.mapped import SAMPLE_AXIS, TARGET_AXIS
 from jaxrl_cb.ops.randomness import as_key, draw, words_per_key
 from jaxrl_cb.ops.segments import advance, segment, value_at
 from jaxrl_cb.types import (
@@ -265,7 +265,7 @@ class ReplayLearner(Learner):
         """A gradient step; gives also its loss, when that was not finite, and the errors [B]."""
         key_target, key_loss = keys
         algorithm = self.algorithm
-        target = jax.vmap(algorithm.target, (None, None, 0, None), axis_name=SAMPLE_AXIS)(
+        target = jax.vmap(algorithm.target, (None, None, 0, None), axis_name=TARGET_AXIS)(
             state.params, state.target_params, transition, key_target
         )
 

@@ -1,14 +1,22 @@
 """Convolutional Q-network for small images, such as MinAtar's."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
 from jaxrl_cb.networks.mlp import QNetwork
-from jaxrl_cb.types import Array
+from jaxrl_cb.ops.mapped import SAMPLE_AXIS, is_mapped
+from jaxrl_cb.types import Array, PyTree
 
 KERNEL = 3
 """Rows and columns that a convolution looks at."""
+
+EPSILON = 1e-6
+"""What LayerNorm adds to a variance, flax's default."""
 
 
 class CNN(QNetwork):
@@ -16,7 +24,8 @@ class CNN(QNetwork):
 
     With 16 features and 128 hidden units, the network of MinAtar (Young & Tian 2019); LayerNorm
     after each layer as in PQN (Gallici et al. 2024). The convolution is a matrix product of
-    patches, several times faster on CPU than XLA's convolution of so few channels.
+    patches, several times faster on CPU than XLA's convolution of so few channels. Where a
+    minibatch is learned from on CPU, its convolution is `normalized_features`.
 
     Attributes:
         conv_features: of the convolution.
@@ -28,15 +37,24 @@ class CNN(QNetwork):
     @nn.compact
     def __call__(self, obs: Array, fractions: Array | None = None) -> Array:
         """Maps one observation [rows, columns, channels] to action values, see `MLP.__call__`."""
-        x = patches(obs.astype(jnp.float32))
-        x = nn.Dense(
-            self.conv_features,
-            dtype=self.compute_dtype,
-            kernel_init=nn.initializers.he_uniform(),
-            name="conv",
-        )(x).astype(jnp.float32)
-        x = nn.LayerNorm()(x) if self.layer_norm else x
-        return self.mlp()(nn.relu(x), fractions)
+        obs = obs.astype(jnp.float32)
+        if self._has_batch_last():
+            params = self.variables["params"]
+            x = normalized_features(obs, params["conv"], params["LayerNorm_0"])
+        else:
+            x = nn.Dense(
+                self.conv_features,
+                dtype=self.compute_dtype,
+                kernel_init=nn.initializers.he_uniform(),
+                name="conv",
+            )(patches(obs)).astype(jnp.float32)
+            x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
+        return self.mlp()(x, fractions)
+
+    def _has_batch_last(self) -> bool:
+        """Whether `normalized_features` is what is asked for, and faster."""
+        is_plain = self.layer_norm and jnp.dtype(self.compute_dtype) == jnp.float32
+        return is_plain and is_mapped(SAMPLE_AXIS) and jax.default_backend() == "cpu"
 
 
 class NatureCNN(QNetwork):
@@ -80,8 +98,60 @@ def patches(image: Array) -> Array:
         [rows - 2, columns - 2, 9 * channels], a patch's elements in the order of an array
         [3, 3, channels].
     """
-    rows, columns, channels = image.shape
+    pixels = _pixels(image.shape)
+    return image.reshape(-1, image.shape[-1])[pixels].reshape(*pixels.shape[:2], -1)
+
+
+@jax.custom_batching.custom_vmap
+def normalized_features(image: Array, conv: PyTree, norm: PyTree) -> Array:
+    """A 3 x 3 convolution and LayerNorm over its features, for a minibatch on CPU.
+
+    Mapped over images their axis becomes the last one, so that sums over features are sums of
+    rows, which a CPU vectorises. LayerNorm's mean is linear: it is taken from the weights, and not
+    from every position.
+
+    Args:
+        image: [rows, columns, channels] float32.
+        conv: "kernel" [9 * channels, F] and "bias" [F].
+        norm: "scale" [F] and "bias" [F].
+
+    Returns:
+        [(rows - 2) * (columns - 2) * F], of the positions one after the other.
+    """
+    return _features_of_image(image, conv, norm)
+
+
+@normalized_features.def_vmap
+def _mapped_features(_: int, mapped: Any, images: Array, conv: PyTree, norm: PyTree) -> Any:
+    if mapped[0] and not any(jax.tree.leaves(mapped[1:])):
+        return _features_of_images(images, conv, norm), True
+    axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, tuple(mapped))
+    return jax.vmap(_features_of_image, axes)(images, conv, norm), True
+
+
+def _features_of_image(image: Array, conv: PyTree, norm: PyTree) -> Array:
+    return _features_of_images(image[None], conv, norm)[0]
+
+
+def _features_of_images(images: Array, conv: PyTree, norm: PyTree) -> Array:
+    """Of [B, rows, columns, channels], [B, positions * F]."""
+    pixels, channels = _pixels(images.shape[1:]), images.shape[-1]
+    elements = pixels.reshape(-1, pixels.shape[-1]).T[:, None] * channels
+    elements = (elements + np.arange(channels)[:, None]).reshape(-1, elements.shape[-1])
+    columns = images.reshape(len(images), -1).T[elements]  # [9 * channels, positions, B]
+    kernel = conv["kernel"] - jnp.mean(conv["kernel"], axis=1, keepdims=True)
+    bias = conv["bias"] - jnp.mean(conv["bias"], keepdims=True)
+    x = lax.dot_general(kernel, columns, (((0,), (0,)), ((), ())))
+    x = x.reshape(len(bias), -1) + bias[:, None]
+    variance = jnp.mean(jnp.square(x), axis=0, keepdims=True)
+    x = x * (lax.rsqrt(variance + EPSILON) * norm["scale"][:, None]) + norm["bias"][:, None]
+    x = nn.relu(x).reshape(len(bias), -1, len(images))
+    return x.swapaxes(0, 1).reshape(-1, len(images)).T
+
+
+def _pixels(shape: tuple[int, ...]) -> np.ndarray:
+    """Of each position the pixels of its patch, [rows - 2, columns - 2, 9]."""
+    rows, columns, _ = shape
     first = np.arange(rows - KERNEL + 1)[:, None] * columns + np.arange(columns - KERNEL + 1)
     within = np.arange(KERNEL)[:, None] * columns + np.arange(KERNEL)
-    pixels = first[:, :, None] + within.ravel()
-    return image.reshape(rows * columns, channels)[pixels].reshape(*first.shape, -1)
+    return first[:, :, None] + within.ravel()

@@ -6,7 +6,10 @@ from jax import lax
 from jaxrl_cb.types import Array
 
 SAMPLE_AXIS = "samples"
-"""Of a minibatch, in the learner's updates: all its samples are given the same key."""
+"""Of a minibatch whose losses are differentiated: all its samples are given the same key."""
+
+TARGET_AXIS = "targets"
+"""Of a minibatch whose targets are computed: its samples share a key as well."""
 
 ENVIRONMENT_AXIS = "environments"
 """Of what is acted upon at once: each environment is given a key of its own."""
