@@ -104,7 +104,7 @@ def patches(image: Array) -> Array:
 
 @jax.custom_batching.custom_vmap
 def normalized_features(image: Array, conv: PyTree, norm: PyTree) -> Array:
-    """A 3 x 3 convolution and LayerNorm over its features, for a minibatch on CPU.
+    """A 3 x 3 convolution, LayerNorm over its features and ReLU, for a minibatch on CPU.
 
     Mapped over images their axis becomes the last one, so that sums over features are sums of
     rows, which a CPU vectorises. LayerNorm's mean is linear: it is taken from the weights, and not
@@ -136,9 +136,9 @@ def _features_of_image(image: Array, conv: PyTree, norm: PyTree) -> Array:
 def _features_of_images(images: Array, conv: PyTree, norm: PyTree) -> Array:
     """Of [B, rows, columns, channels], [B, positions * F]."""
     pixels, channels = _pixels(images.shape[1:]), images.shape[-1]
-    elements = pixels.reshape(-1, pixels.shape[-1]).T[:, None] * channels
-    elements = (elements + np.arange(channels)[:, None]).reshape(-1, elements.shape[-1])
-    columns = images.reshape(len(images), -1).T[elements]  # [9 * channels, positions, B]
+    places = pixels.reshape(-1, pixels.shape[-1]).T[:, None] * channels
+    places = (places + np.arange(channels)[:, None]).reshape(-1, places.shape[-1])
+    columns = images.reshape(len(images), -1).T[places]  # [9 * channels, positions, B]
     kernel = conv["kernel"] - jnp.mean(conv["kernel"], axis=1, keepdims=True)
     bias = conv["bias"] - jnp.mean(conv["bias"], keepdims=True)
     x = lax.dot_general(kernel, columns, (((0,), (0,)), ((), ())))
